@@ -1,0 +1,308 @@
+/*
+ * The arithmetic of the device: vectors of 16 lanes, loads and stores with a count, rounding,
+ * bfloat16, quantisation and the reduction tree. docs/numerics.md is the contract.
+ *
+ * Everything is written with GCC's vector extensions and plain IEEE single operations, in a fixed
+ * order and never fused, so that every instruction set gives the same bits. Intrinsics appear
+ * only where they give those same bits faster. Compile with -ffp-contract=off.
+ */
+#ifndef SPU_NUMERICS_H
+#define SPU_NUMERICS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+#define SPU_AVX512 1
+#endif
+
+#define SPU_INLINE static inline __attribute__((always_inline, unused))
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+
+/* ---- values ---------------------------------------------------------------------------- */
+
+SPU_INLINE f32x16 spu_splat(float x) {
+  return (f32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+SPU_INLINE i32x16 spu_isplat(int32_t x) {
+  return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+SPU_INLINE i32x16 spu_bits(f32x16 x) { return (i32x16)x; }
+SPU_INLINE f32x16 spu_from_bits(i32x16 x) { return (f32x16)x; }
+SPU_INLINE uint32_t spu_scalar_bits(float x) {
+  uint32_t b;
+  memcpy(&b, &x, 4);
+  return b;
+}
+SPU_INLINE float spu_scalar_from_bits(uint32_t b) {
+  float x;
+  memcpy(&x, &b, 4);
+  return x;
+}
+
+/* mask is -1 or 0 in each lane, as a vector comparison gives it */
+SPU_INLINE f32x16 spu_select(i32x16 mask, f32x16 yes, f32x16 no) {
+  return (f32x16)((mask & (i32x16)yes) | (~mask & (i32x16)no));
+}
+SPU_INLINE i32x16 spu_iselect(i32x16 mask, i32x16 yes, i32x16 no) {
+  return (mask & yes) | (~mask & no);
+}
+/* lanes 0..count-1 are -1 */
+SPU_INLINE i32x16 spu_lanes(int64_t count) {
+  const i32x16 lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return lane < spu_isplat((int32_t)count);
+}
+#if defined(SPU_AVX512)
+SPU_INLINE __mmask16 spu_mask16(int64_t count) { return (__mmask16)((1u << count) - 1u); }
+#endif
+
+/* a > b ? a : b, so b when either is NaN or both are zeros, as x86 has it */
+SPU_INLINE f32x16 spu_max(f32x16 a, f32x16 b) {
+#if defined(SPU_AVX512)
+  return (f32x16)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return spu_select(a > b, a, b);
+#endif
+}
+/* a < b ? a : b */
+SPU_INLINE f32x16 spu_min(f32x16 a, f32x16 b) {
+#if defined(SPU_AVX512)
+  return (f32x16)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+  return spu_select(a < b, a, b);
+#endif
+}
+SPU_INLINE f32x16 spu_abs(f32x16 x) { return (f32x16)((i32x16)x & 0x7fffffff); }
+SPU_INLINE f32x16 spu_copysign(f32x16 magnitude, f32x16 sign) {
+  const i32x16 top = spu_isplat(INT32_MIN);
+  return (f32x16)(((i32x16)magnitude & ~top) | ((i32x16)sign & top));
+}
+SPU_INLINE f32x16 spu_neg(f32x16 x) { return (f32x16)((i32x16)x ^ spu_isplat(INT32_MIN)); }
+
+SPU_INLINE f32x16 spu_sqrt(f32x16 x) {
+#if defined(SPU_AVX512)
+  return (f32x16)_mm512_sqrt_ps((__m512)x);
+#else
+  f32x16 y;
+  for (int i = 0; i < 16; i++) y[i] = __builtin_sqrtf(x[i]);
+  return y;
+#endif
+}
+
+/* ---- rounding -------------------------------------------------------------------------- */
+
+/* to an integer, halves to even; keeps NaN, infinities and the sign of zero */
+SPU_INLINE f32x16 spu_round(f32x16 x) {
+#if defined(SPU_AVX512)
+  return (f32x16)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  const f32x16 two23 = spu_splat(8388608.0f);
+  const f32x16 a = spu_abs(x);
+  const f32x16 r = (a + two23) - two23;
+  return spu_select(a < two23, spu_copysign(r, x), x);
+#endif
+}
+/* halves to even, as int32; only for |x| <= 2^22 (other values give a number, but no use) */
+SPU_INLINE i32x16 spu_round_small(f32x16 x) {
+  const f32x16 magic = spu_splat(12582912.0f);
+  return (i32x16)((u32x16)(x + magic) - (u32x16)magic);
+}
+SPU_INLINE f32x16 spu_floor(f32x16 x) {
+  const f32x16 r = spu_round(x);
+  const f32x16 down = spu_select(r > x, r - spu_splat(1.0f), r);
+  return spu_copysign(down, x);
+}
+SPU_INLINE f32x16 spu_ceil(f32x16 x) { return spu_neg(spu_floor(spu_neg(x))); }
+SPU_INLINE f32x16 spu_to_f32(i32x16 x) { return __builtin_convertvector(x, f32x16); }
+/* towards zero, saturating at the largest floats that fit int32; NaN gives 0 */
+SPU_INLINE i32x16 spu_truncate(f32x16 x) {
+  const f32x16 number = spu_select(x == x, x, spu_splat(0.0f));
+  const f32x16 low = spu_splat(-2147483648.0f), high = spu_splat(2147483520.0f);
+  return __builtin_convertvector(spu_min(spu_max(number, low), high), i32x16);
+}
+
+/* ---- bfloat16 -------------------------------------------------------------------------- */
+
+/* round to nearest even; NaN becomes a quiet NaN. The result is in the low 16 bits. */
+SPU_INLINE i32x16 spu_to_bf16_bits(f32x16 x) {
+  const u32x16 b = (u32x16)x;
+  const u32x16 rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
+  const u32x16 quiet = (b >> 16) | 0x40u;
+  return spu_iselect(x == x, (i32x16)rounded, (i32x16)quiet);
+}
+SPU_INLINE uint16_t spu_scalar_to_bf16(float x) {
+  const uint32_t b = spu_scalar_bits(x);
+  if (x != x) return (uint16_t)((b >> 16) | 0x40u);
+  return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
+}
+SPU_INLINE float spu_scalar_from_bf16(uint16_t h) {
+  return spu_scalar_from_bits((uint32_t)h << 16);
+}
+
+/* ---- loads and stores of the first `count` (0..16) lanes; the others are 0 / not written -- */
+
+SPU_INLINE f32x16 spu_load_f32(const float *p, int64_t count) {
+  f32x16 v = {0};
+  if (count >= 16) {
+    memcpy(&v, p, 64);
+    return v;
+  }
+#if defined(SPU_AVX512)
+  return (f32x16)_mm512_maskz_loadu_ps(spu_mask16(count), p);
+#else
+  for (int64_t i = 0; i < count; i++) v[i] = p[i];
+  return v;
+#endif
+}
+SPU_INLINE void spu_store_f32(float *p, f32x16 v, int64_t count) {
+  if (count >= 16) {
+    memcpy(p, &v, 64);
+    return;
+  }
+#if defined(SPU_AVX512)
+  _mm512_mask_storeu_ps(p, spu_mask16(count), (__m512)v);
+#else
+  for (int64_t i = 0; i < count; i++) p[i] = v[i];
+#endif
+}
+SPU_INLINE i32x16 spu_load_i32(const int32_t *p, int64_t count) {
+  return (i32x16)spu_load_f32((const float *)(const void *)p, count);
+}
+SPU_INLINE void spu_store_i32(int32_t *p, i32x16 v, int64_t count) {
+  spu_store_f32((float *)(void *)p, (f32x16)v, count);
+}
+SPU_INLINE u8x16 spu_load_bytes(const void *p, int64_t count) {
+  u8x16 v = {0};
+  if (count >= 16) {
+    memcpy(&v, p, 16);
+    return v;
+  }
+#if defined(SPU_AVX512)
+  return (u8x16)_mm_maskz_loadu_epi8(spu_mask16(count), p);
+#else
+  for (int64_t i = 0; i < count; i++) v[i] = ((const uint8_t *)p)[i];
+  return v;
+#endif
+}
+SPU_INLINE void spu_store_bytes(void *p, u8x16 v, int64_t count) {
+  if (count >= 16) {
+    memcpy(p, &v, 16);
+    return;
+  }
+#if defined(SPU_AVX512)
+  _mm_mask_storeu_epi8(p, spu_mask16(count), (__m128i)v);
+#else
+  for (int64_t i = 0; i < count; i++) ((uint8_t *)p)[i] = v[i];
+#endif
+}
+SPU_INLINE i32x16 spu_load_u8(const uint8_t *p, int64_t count) {
+  return __builtin_convertvector(spu_load_bytes(p, count), i32x16);
+}
+SPU_INLINE i32x16 spu_load_i8(const int8_t *p, int64_t count) {
+  return __builtin_convertvector((i8x16)spu_load_bytes(p, count), i32x16);
+}
+/* the low byte of every lane: u8 and i8 alike */
+SPU_INLINE void spu_store_u8(uint8_t *p, i32x16 v, int64_t count) {
+#if defined(SPU_AVX512)
+  spu_store_bytes(p, (u8x16)_mm512_cvtepi32_epi8((__m512i)v), count);
+#else
+  spu_store_bytes(p, __builtin_convertvector((u32x16)v, u8x16), count);
+#endif
+}
+SPU_INLINE void spu_store_i8(int8_t *p, i32x16 v, int64_t count) {
+  spu_store_u8((uint8_t *)p, v, count);
+}
+SPU_INLINE f32x16 spu_load_bf16(const void *p, int64_t count) {
+  u16x16 h = {0};
+  if (count >= 16) {
+    memcpy(&h, p, 32);
+  } else {
+#if defined(SPU_AVX512)
+    h = (u16x16)_mm256_maskz_loadu_epi16(spu_mask16(count), p);
+#else
+    for (int64_t i = 0; i < count; i++) {
+      uint16_t one;
+      memcpy(&one, (const char *)p + 2 * i, 2);
+      h[i] = one;
+    }
+#endif
+  }
+  return (f32x16)(__builtin_convertvector(h, u32x16) << 16);
+}
+SPU_INLINE void spu_store_bf16(void *p, f32x16 v, int64_t count) {
+#if defined(SPU_AVX512)
+  const __m256i h = _mm512_cvtepi32_epi16((__m512i)spu_to_bf16_bits(v));
+#else
+  const u16x16 h = __builtin_convertvector((u32x16)spu_to_bf16_bits(v), u16x16);
+#endif
+  if (count >= 16) {
+    memcpy(p, &h, 32);
+    return;
+  }
+#if defined(SPU_AVX512)
+  _mm256_mask_storeu_epi16(p, spu_mask16(count), h);
+#else
+  for (int64_t i = 0; i < count; i++) {
+    const uint16_t one = h[i];
+    memcpy((char *)p + 2 * i, &one, 2);
+  }
+#endif
+}
+
+/* ---- quantisation ---------------------------------------------------------------------- */
+
+/* x * inv_scale, NaN to 0, clamped in float to [low - zero, high - zero], halves to even, + zero */
+SPU_INLINE i32x16 spu_quantise(f32x16 x, float inv_scale, int32_t zero, int32_t low,
+                               int32_t high) {
+  const f32x16 t = x * spu_splat(inv_scale);
+  const f32x16 bottom = spu_splat((float)(low - zero)), top = spu_splat((float)(high - zero));
+#if defined(SPU_AVX512)
+  const __mmask16 number = _mm512_cmp_ps_mask((__m512)t, (__m512)t, _CMP_ORD_Q);
+  const f32x16 floored = (f32x16)_mm512_maskz_max_ps(number, (__m512)t, (__m512)bottom);
+#else
+  const f32x16 floored = spu_max(spu_select(t == t, t, spu_splat(0.0f)), bottom);
+#endif
+  return spu_round_small(spu_min(floored, top)) + spu_isplat(zero);
+}
+SPU_INLINE i32x16 spu_quantise_u8(f32x16 x, float inv_scale, int32_t zero) {
+  return spu_quantise(x, inv_scale, zero, 0, 255);
+}
+SPU_INLINE i32x16 spu_quantise_i8(f32x16 x, float inv_scale, int32_t zero) {
+  return spu_quantise(x, inv_scale, zero, -128, 127);
+}
+/* (float)(q - zero) * scale */
+SPU_INLINE f32x16 spu_dequantise(i32x16 q, float scale, int32_t zero) {
+  return spu_to_f32(q - spu_isplat(zero)) * spu_splat(scale);
+}
+
+/* ---- the reduction tree: lanes l and l + 8, then + 4, + 2, + 1 ---------------------------- */
+
+#define SPU_TREE(name, combine)                                    \
+  SPU_INLINE float name(f32x16 v) {                                \
+    float a[16];                                                   \
+    memcpy(a, &v, 64);                                             \
+    for (int half = 8; half; half >>= 1)                           \
+      for (int l = 0; l < half; l++) a[l] = combine(a[l], a[l + half]); \
+    return a[0];                                                   \
+  }
+#define SPU_SCALAR_ADD(a, b) ((a) + (b))
+#define SPU_SCALAR_MUL(a, b) ((a) * (b))
+#define SPU_SCALAR_MAX(a, b) ((a) > (b) ? (a) : (b))
+#define SPU_SCALAR_MIN(a, b) ((a) < (b) ? (a) : (b))
+SPU_TREE(spu_tree_sum, SPU_SCALAR_ADD)
+SPU_TREE(spu_tree_prod, SPU_SCALAR_MUL)
+SPU_TREE(spu_tree_max, SPU_SCALAR_MAX)
+SPU_TREE(spu_tree_min, SPU_SCALAR_MIN)
+
+#include "polynomials.h"
+
+#endif
