@@ -1,7 +1,7 @@
 """
 What this project adds to xDSL: dialects, passes and targets, each a name and a lazy loader.
 
-The `xdsl.universe` entry point names `SPU_IR`, so that stock `xdsl-opt` has all of them. A new
+The `xdsl.universe` entry point names `SPU_UNIVERSE`, so that stock `xdsl-opt` has all of them. A new
 pass is a file `transforms/<name with underscores>.py` and one line in `PASSES`; a new dialect or
 target is one line in its table.
 """
@@ -77,7 +77,7 @@ def _table(loader: Callable[[str], _T], names: dict[str, str]) -> dict[str, Call
     return {name: partial(loader, path) for name, path in names.items()}
 
 
-SPU_IR = Universe(
+SPU_UNIVERSE = Universe(
     all_dialects=_table(lambda path: _load(path, Dialect), DIALECTS),
     all_passes=_table(load_pass, {name: name for name in PASSES}),
     all_targets=_table(_load_target, TARGETS),

@@ -28,7 +28,7 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 from spu_ir.dialects.weights import MissingWeights, WeightStore, store_of, use_store
 from spu_ir.errors import SpuError
 from spu_ir.tools.dump import DUMP_VARIABLE, dump_callback
-from spu_ir.universe import SPU_IR
+from spu_ir.universe import SPU_UNIVERSE
 
 
 class SpuOpt(xDSLOptMain):
@@ -38,18 +38,18 @@ class SpuOpt(xDSLOptMain):
         super().register_all_dialects()
         # An installed package is found through its entry point; a bare checkout is not.
         known = set(self.ctx.registered_dialect_names)
-        for name, loader in SPU_IR.all_dialects.items():
+        for name, loader in SPU_UNIVERSE.all_dialects.items():
             if name not in known:
                 self.ctx.register_dialect(name, loader)
 
     def register_all_passes(self) -> None:
         super().register_all_passes()
-        for name, loader in SPU_IR.all_passes.items():
+        for name, loader in SPU_UNIVERSE.all_passes.items():
             self.register_pass(name, loader)
 
     def register_all_targets(self) -> None:
         super().register_all_targets()
-        self.available_targets.update(SPU_IR.all_targets)
+        self.available_targets.update(SPU_UNIVERSE.all_targets)
 
     def register_all_frontends(self) -> None:
         super().register_all_frontends()
