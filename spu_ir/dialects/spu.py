@@ -1,0 +1,462 @@
+"""
+The SPU: matrix products and convolutions, banked sparse or dense, with a fused epilogue.
+
+It models the sparse processing units of Moffett's Antoum chip (US 10,970,619; US 11,144,823
+describe the two-level sparse filters). A product accumulates exactly in int32 for int8 operands,
+and in float32 for bf16 and f32; the epilogue then computes, in float32 and in this order:
+
+    v = acc * scale[n];  v = v * row_scale[m];  v = v + bias[n];  v = v + residual[m, n]
+    v = activation(v);   store as f32 or bf16, or quantise with out_scale and out_zero
+
+Weights have rows of output channels: `[N, K]` for a product, `[O, KH, KW, C / groups]` for a
+convolution. Their tensor type may carry `#spu.banked`; without an encoding they are dense.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from enum import auto
+from typing import ClassVar
+
+from xdsl.dialects.builtin import (
+
+    BoolAttr,
+    DenseArrayBase,
+    FloatAttr,
+    IntegerAttr,
+    MemRefType,
+    TensorType,
+    bf16,
+    f32,
+    i8,
+    i32,
+    i64,
+)
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import Attribute, Dialect, SpacedOpaqueSyntaxAttribute, SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    ParsePropInAttrDict,
+    irdl_attr_definition,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    opt_result_def,
+    prop_def,
+    traits_def,
+)
+from xdsl.utils.str_enum import StrEnum
+
+from .destination import DestinationEffects, DestinationOp
+from .types import DYNAMIC, element_of, same_extent, shape_of, shaped, show_shape, ui8
+from .weights import BankedAttr, WeightsAttr
+
+
+class Activation(StrEnum):
+    """The functions that an epilogue can apply."""
+
+    NONE = auto()
+    RELU = auto()
+    GELU = auto()
+    GELU_TANH = auto()
+    TANH = auto()
+    SIGMOID = auto()
+    SILU = auto()
+
+
+@irdl_attr_definition
+class ActivationAttr(EnumAttribute[Activation], SpacedOpaqueSyntaxAttribute):
+    """The activation of an epilogue: `#spu.activation gelu`."""
+
+    name = "spu.activation"
+
+
+def encoding_of(weight: SSAValue | Attribute) -> BankedAttr | None:
+    """The banked encoding of a weight's type, or None for a dense weight."""
+    kind = shaped(weight)
+    found = kind.encoding if isinstance(kind, TensorType) else kind.layout
+    return found if isinstance(found, BankedAttr) else None
+
+
+def integers(attr: DenseArrayBase) -> tuple[int, ...]:
+    """The values of an `array<i64: ...>` attribute."""
+    return tuple(int(v) for v in attr.get_values())
+
+
+_GROUP = "(`{0}` `(` ${0}^ `:` type(${0}) `)`)?"
+_EPILOGUE_FORMAT = " ".join(
+    _GROUP.format(name) for name in ("scale", "row_scale", "bias", "residual")
+)
+
+
+class EpilogueOp(DestinationOp, ABC):
+    """
+    A product of activations and constant weights, with the epilogue of this dialect.
+
+    Operands: `x`; `weight`; `scale` f32 [N]; `row_scale` f32, x's shape without its last axis;
+    `bias` f32 [N]; `residual`, the init's shape, f32, bf16, ui8 or i8; `init`. Element types of
+    (x, weight): (ui8, i8), (bf16, bf16) or (f32, f32).
+    """
+
+    x = operand_def(TensorType | MemRefType)
+    weight = operand_def(TensorType | MemRefType)
+    scale = opt_operand_def(TensorType | MemRefType)
+    row_scale = opt_operand_def(TensorType | MemRefType)
+    bias = opt_operand_def(TensorType | MemRefType)
+    residual = opt_operand_def(TensorType | MemRefType)
+    init = operand_def(TensorType | MemRefType)
+    result = opt_result_def(TensorType)
+
+    x_zero = prop_def(IntegerAttr, default_value=IntegerAttr(0, i32))
+    activation = prop_def(ActivationAttr, default_value=ActivationAttr(Activation.NONE))
+    residual_scale = opt_prop_def(FloatAttr)
+    residual_zero = opt_prop_def(IntegerAttr)
+    out_scale = opt_prop_def(FloatAttr)
+    out_zero = opt_prop_def(IntegerAttr)
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    traits = traits_def(DestinationEffects())
+
+    assembly_format = (
+        "$x `,` $weight " + _EPILOGUE_FORMAT + " `into` $init attr-dict "
+        "`:` type($x) `,` type($weight) `,` type($init) (`->` type($result)^)?"
+    )
+
+    WEIGHT_OF: ClassVar[dict[Attribute, Attribute]] = {ui8: i8, bf16: bf16, f32: f32}
+
+    def __init__(
+        self,
+        x: SSAValue,
+        weight: SSAValue,
+        init: SSAValue,
+        *,
+        scale: SSAValue | None = None,
+        row_scale: SSAValue | None = None,
+        bias: SSAValue | None = None,
+        residual: SSAValue | None = None,
+        properties: dict[str, Attribute] | None = None,
+        attributes: dict[str, Attribute] | None = None,
+    ):
+        result = init.type if isinstance(init.type, TensorType) else None
+        super().__init__(
+            operands=[x, weight, scale, row_scale, bias, residual, init],
+            result_types=[result],
+            properties=dict(properties or {}),
+            attributes=dict(attributes or {}),
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init,)
+
+    def verify_epilogue(self, channels: int, rows: Sequence[int], depth: int) -> None:
+        """Check what does not depend on the kind of product; `depth` is the banked extent."""
+        self.require_element("x", self.x, *self.WEIGHT_OF)
+        expected = self.WEIGHT_OF[element_of(self.x)]
+        self.require_element(f"the weight of a {element_of(self.x)} x", self.weight, expected)
+        encoding = encoding_of(self.weight)
+        if encoding is not None:
+            bank = {i8: 64, bf16: 32}.get(element_of(self.weight))
+            self.require(
+                bank is not None, "an f32 weight is always dense: remove its #spu.banked encoding"
+            )
+            self.require(
+                encoding.bank.data == bank,
+                f"a bank is 64 bytes: bank must be {bank} for {element_of(self.weight)} weights, "
+                f"got {encoding.bank.data}",
+            )
+        if element_of(self.x) == ui8:
+            self.require(self.scale is not None, "an int8 product needs scale (f32 [N])")
+        for what in ("scale", "bias"):
+            value = getattr(self, what)
+            if value is not None:
+                self.require_element(what, value, f32)
+                self.require_shape(what, value, [channels])
+        if self.row_scale is not None:
+            self.require_element("row_scale", self.row_scale, f32)
+            self.require_shape("row_scale", self.row_scale, rows)
+        if self.residual is not None:
+            self.require_element("residual", self.residual, f32, bf16, ui8, i8)
+            self.require_shape("residual", self.residual, shape_of(self.init))
+            quantised = element_of(self.residual) in (ui8, i8)
+            self.require(
+                quantised == (self.residual_scale is not None and self.residual_zero is not None),
+                "residual_scale and residual_zero belong to a ui8 or i8 residual, and only to it",
+            )
+        self.require_element("the init", self.init, f32, bf16, ui8, i8)
+        quantised = element_of(self.init) in (ui8, i8)
+        self.require(
+            quantised == (self.out_scale is not None and self.out_zero is not None),
+            "out_scale and out_zero belong to a ui8 or i8 init, and only to it",
+        )
+        zero = self.x_zero.value.data
+        limit = 255 if element_of(self.x) == ui8 else 0
+        self.require(0 <= zero <= limit, f"x_zero must lie in 0..{limit} here, got {zero}")
+        self.require(depth != 0, "the reduction must not be empty")
+
+
+@irdl_op_definition
+class MatmulOp(EpilogueOp):
+    """
+    `init[..., n] = epilogue(sum_k (x[..., k] - x_zero) * weight[n, k])`.
+
+    x `[..., K]`, weight `[N, K]`, init `[..., N]`.
+    """
+
+    name = "spu.matmul"
+
+    def verify_meaning(self) -> None:
+        x, weight, init = shape_of(self.x), shape_of(self.weight), shape_of(self.init)
+        self.require(len(x) >= 1, "x must have at least one axis")
+        self.require(
+            len(weight) == 2 and same_extent(weight[1], x[-1]),
+            f"weight must have shape [N, {show_shape(x[-1:])[1:-1]}] to match x {show_shape(x)}, "
+            f"got {show_shape(weight)}",
+        )
+        self.require_shape("the init", self.init, [*x[:-1], weight[0]])
+        self.verify_epilogue(init[-1], x[:-1], weight[1])
+
+
+@irdl_op_definition
+class ConvOp(EpilogueOp):
+    """
+    Two-dimensional convolution, channels last.
+
+    x `[N, H, W, C]`, weight `[O, KH, KW, C / groups]`, init `[N, OH, OW, O]`; `strides` and
+    `dilations` are (height, width), `pads` (top, left, bottom, right) as ONNX has them. Padded
+    positions hold `x_zero`, the real value 0.
+    """
+
+    name = "spu.conv"
+
+    strides = prop_def(DenseArrayBase, default_value=DenseArrayBase.from_list(i64, [1, 1]))
+    pads = prop_def(DenseArrayBase, default_value=DenseArrayBase.from_list(i64, [0, 0, 0, 0]))
+    dilations = prop_def(DenseArrayBase, default_value=DenseArrayBase.from_list(i64, [1, 1]))
+    groups = prop_def(IntegerAttr, default_value=IntegerAttr(1, i64))
+
+    def verify_meaning(self) -> None:
+        x, weight, init = shape_of(self.x), shape_of(self.weight), shape_of(self.init)
+        groups = self.groups.value.data
+        for what, count in (("strides", 2), ("dilations", 2), ("pads", 4)):
+            values = integers(getattr(self, what))
+            low = 0 if what == "pads" else 1
+            self.require(
+                len(values) == count and min(values) >= low,
+                f"{what} must be {count} integers of at least {low}, got {list(values)}",
+            )
+        self.require(
+            len(x) == len(weight) == len(init) == 4,
+            "x must be [N, H, W, C], weight [O, KH, KW, C / groups], init [N, OH, OW, O]",
+        )
+        self.require(
+            DYNAMIC not in x[1:] and DYNAMIC not in weight,
+            f"only the batch may be a run-time extent, got x {show_shape(x)}",
+        )
+        self.require(
+            groups >= 1 and weight[0] % groups == 0 and weight[3] * groups == x[3],
+            f"weight must have C / groups = {x[3]} / {groups} channels and O divisible by "
+            f"groups, got {show_shape(weight)}",
+        )
+        self.require_shape("the init", self.init, [x[0], *self.spatial_out(), weight[0]])
+        self.verify_epilogue(init[3], init[:3], weight[1] * weight[2] * weight[3])
+
+    def spatial_out(self) -> tuple[int, int]:
+        """(OH, OW) from x, the kernel, pads, strides and dilations."""
+        x, weight = shape_of(self.x), shape_of(self.weight)
+        pads, strides = integers(self.pads), integers(self.strides)
+        dilations = integers(self.dilations)
+        height, width = (
+            (x[1 + a] + pads[a] + pads[a + 2] - dilations[a] * (weight[1 + a] - 1) - 1)
+            // strides[a]
+            + 1
+            for a in (0, 1)
+        )
+        return height, width
+
+
+@irdl_op_definition
+class BatchMatmulOp(DestinationOp):
+    """
+    The product of two activations: `init[..., m, n] = alpha * sum_k a[..., m, k] * b[..., k, n]`.
+
+    a `[..., M, K]`, b `[..., K, N]` (`[..., N, K]` with `transpose_b`), init `[..., M, N]`, all
+    f32; leading axes of a and b broadcast as numpy's do. Each output accumulates over k in order,
+    from 0, multiplying and then adding.
+    """
+
+    name = "spu.batch_matmul"
+
+    a = operand_def(TensorType | MemRefType)
+    b = operand_def(TensorType | MemRefType)
+    init = operand_def(TensorType | MemRefType)
+    result = opt_result_def(TensorType)
+    alpha = prop_def(FloatAttr, default_value=FloatAttr(1.0, f32))
+    transpose_b = prop_def(BoolAttr, default_value=IntegerAttr.from_bool(False))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$a `,` $b `into` $init attr-dict "
+        "`:` type($a) `,` type($b) `,` type($init) (`->` type($result)^)?"
+    )
+
+    def __init__(
+        self,
+        a: SSAValue,
+        b: SSAValue,
+        init: SSAValue,
+        *,
+        alpha: float = 1.0,
+        transpose_b: bool = False,
+        attributes: dict[str, Attribute] | None = None,
+    ):
+        super().__init__(
+            operands=[a, b, init],
+            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            properties={
+                "alpha": FloatAttr(alpha, f32),
+                "transpose_b": IntegerAttr.from_bool(transpose_b),
+            },
+            attributes=dict(attributes or {}),
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init,)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether b is `[..., N, K]`."""
+        return bool(self.transpose_b.value.data)
+
+    def verify_meaning(self) -> None:
+        a, b, init = shape_of(self.a), shape_of(self.b), shape_of(self.init)
+        self.require(
+            min(len(a), len(b)) >= 2 and len(init) == max(len(a), len(b)),
+            "a and b must be matrices with optional leading axes, init as many axes as the longer",
+        )
+        depth, columns = (b[-1], b[-2]) if self.transposed else (b[-2], b[-1])
+        self.require(
+            same_extent(a[-1], depth),
+            f"the reduction must agree: a {show_shape(a)} has {a[-1]}, b {show_shape(b)} {depth}",
+        )
+        self.require_shape("the last axes of the init", self.init, [*init[:-2], a[-2], columns])
+        for value in (self.a, self.b, self.init):
+            self.require_element("a, b and init", value, f32)
+
+
+@irdl_op_definition
+class AttentionOp(DestinationOp):
+    """
+    Fused scaled dot-product attention; no matrix of size S x T is ever in memory.
+
+    q `[B, S, heads * D]`, k `[B, T, kv_heads * D]`, v `[B, T, kv_heads * DV]`, mask (added to the
+    scores) f32 of four axes broadcastable to `[B, heads, S, T]`, init `[B, S, heads * DV]`; all
+    f32. `heads` is a multiple of `kv_heads`; D and DV at most 256. The softmax runs over blocks
+    of 64 keys (docs/numerics.md). `causal` masks keys after the query's own position.
+    """
+
+    name = "spu.attention"
+
+    q = operand_def(TensorType | MemRefType)
+    k = operand_def(TensorType | MemRefType)
+    v = operand_def(TensorType | MemRefType)
+    mask = opt_operand_def(TensorType | MemRefType)
+    init = operand_def(TensorType | MemRefType)
+    result = opt_result_def(TensorType)
+    heads = prop_def(IntegerAttr)
+    kv_heads = prop_def(IntegerAttr)
+    scale = prop_def(FloatAttr)
+    causal = prop_def(BoolAttr, default_value=IntegerAttr.from_bool(False))
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$q `,` $k `,` $v (`mask` `(` $mask^ `:` type($mask) `)`)? `into` $init attr-dict "
+        "`:` type($q) `,` type($k) `,` type($v) `,` type($init) (`->` type($result)^)?"
+    )
+
+    def __init__(
+        self,
+        q: SSAValue,
+        k: SSAValue,
+        v: SSAValue,
+        mask: SSAValue | None,
+        init: SSAValue,
+        *,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+        causal: bool = False,
+        attributes: dict[str, Attribute] | None = None,
+    ):
+        super().__init__(
+            operands=[q, k, v, mask, init],
+            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            properties={
+                "heads": IntegerAttr(heads, i64),
+                "kv_heads": IntegerAttr(kv_heads, i64),
+                "scale": FloatAttr(scale, f32),
+                "causal": IntegerAttr.from_bool(causal),
+            },
+            attributes=dict(attributes or {}),
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init,)
+
+    def verify_meaning(self) -> None:
+        q, k, v, init = (shape_of(x) for x in (self.q, self.k, self.v, self.init))
+        heads, kv_heads = self.heads.value.data, self.kv_heads.value.data
+        self.require(
+            heads >= 1 and kv_heads >= 1 and heads % kv_heads == 0,
+            f"heads must be a multiple of kv_heads, got {heads} and {kv_heads}",
+        )
+        self.require(
+            len(q) == len(k) == len(v) == len(init) == 3,
+            "q, k, v and init must be [batch, sequence, heads * head size]",
+        )
+        self.require(
+            DYNAMIC not in (q[2], k[2], v[2], init[2])
+            and q[2] % heads == k[2] % kv_heads == v[2] % kv_heads == 0
+            and q[2] // heads == k[2] // kv_heads,
+            f"q and k must have the same head size, got {q[2]} over {heads} heads and {k[2]} "
+            f"over {kv_heads}",
+        )
+        size = max(q[2] // heads, v[2] // kv_heads)
+        self.require(size <= 256, f"head sizes must be at most 256, got {size}")
+        self.require_shape("k", self.k, [q[0], k[1], k[2]])
+        self.require_shape("v", self.v, [q[0], k[1], v[2]])
+        self.require_shape("the init", self.init, [q[0], q[1], heads * (v[2] // kv_heads)])
+        for value in self.operands:
+            self.require_element("every operand", value, f32)
+        if self.mask is not None:
+            mask, full = shape_of(self.mask), (q[0], heads, q[1], k[1])
+            self.require(
+                len(mask) == 4
+                and all(m == 1 or same_extent(m, f) for m, f in zip(mask, full, strict=True)),
+                f"mask must broadcast to {show_shape(full)}, got {show_shape(mask)}",
+            )
+
+
+Spu = Dialect(
+    "spu",
+    [MatmulOp, ConvOp, BatchMatmulOp, AttentionOp],
+    [WeightsAttr, BankedAttr, ActivationAttr],
+)
+
+__all__ = [
+    "Activation",
+    "ActivationAttr",
+    "AttentionOp",
+    "BatchMatmulOp",
+    "ConvOp",
+    "EpilogueOp",
+    "MatmulOp",
+    "Spu",
+    "encoding_of",
+    "integers",
+]
