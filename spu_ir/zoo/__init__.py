@@ -1,0 +1,24 @@
+"""
+Builders of known models as ONNX, from real or random weights, without their frameworks.
+
+`bert` and `resnet50` take HuggingFace's and torchvision's key names; `minilm` brings its own
+weights; `prune` makes the FP32 reference of a sparse compilation.
+"""
+
+from .bert import BertConfig, bert
+from .common import save
+from .minilm import minilm, minilm_config, minilm_tokenizer, minilm_weights
+from .pruning import prune
+from .resnet import resnet50
+
+__all__ = [
+    "BertConfig",
+    "bert",
+    "minilm",
+    "minilm_config",
+    "minilm_tokenizer",
+    "minilm_weights",
+    "prune",
+    "resnet50",
+    "save",
+]
