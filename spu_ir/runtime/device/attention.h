@@ -1,0 +1,108 @@
+/*
+ * f32 attention of one head, a block of 64 keys at a time, with no buffer of the sequence's size.
+ *
+ * Per block: scores (sequential over d) * scale + mask; the new maximum; the output and the sum
+ * so far times exp(old maximum - new maximum); plus exp(score - new maximum) times V (sequential
+ * over the keys). A row's bits do not depend on how the rows are cut into calls.
+ */
+#ifndef SPU_ATTENTION_H
+#define SPU_ATTENTION_H
+
+#include "matmul_f32.h"
+#include "numerics.h"
+
+enum { SPU_ATTENTION_ROWS = 64, SPU_ATTENTION_KEYS = 64, SPU_ATTENTION_DEPTH = 256 };
+
+/* scores -> exp(score - new maximum) in place; updates *top and *total, returns the factor of
+ * what is accumulated so far. `keys` of the 64 scores exist and the first `seen` are not masked. */
+static inline float spu_attention_weigh(float *score, const float *mask, int64_t mask_col,
+                                        int64_t keys, int64_t seen, float scale, float *top,
+                                        float *total) {
+  const f32x16 hidden = spu_splat(-__builtin_inff());
+  f32x16 s[4], most = hidden, sum = spu_splat(0.0f);
+  for (int i = 0; i < 4; i++) {
+    const int64_t first = 16 * i;
+    s[i] = spu_load_f32(score + first, 16) * spu_splat(scale);
+    if (mask) {
+      const int64_t left = keys - first, count = left < 0 ? 0 : left < 16 ? left : 16;
+      f32x16 add;
+      if (mask_col == 1) {
+        add = spu_load_f32(mask + (count ? first : 0), count);
+      } else {
+        add = spu_splat(0.0f);
+        for (int64_t l = 0; l < count; l++)
+          add[l] = mask[(first + l) * mask_col];
+      }
+      s[i] = s[i] + add;
+    }
+    s[i] = spu_select(spu_lanes(seen - first), s[i], hidden);
+    most = spu_max(most, s[i]);
+  }
+  const float block = spu_tree_max(most), before = *top;
+  const float now = before > block ? before : block;
+  /* a row with nothing but -infinity so far: exp(-infinity - 0) is 0 */
+  const float shift = now == -__builtin_inff() ? 0.0f : now;
+  for (int i = 0; i < 4; i++) {
+    const f32x16 p = spu_exp(s[i] - spu_splat(shift));
+    sum = spu_select(spu_lanes(keys - 16 * i), sum + p, sum);
+    spu_store_f32(score + 16 * i, p, 16);
+  }
+  const float factor = spu_exp(spu_splat(before - shift))[0];
+  *total = *total * factor + spu_tree_sum(sum);
+  *top = now;
+  return factor;
+}
+
+/*
+ * out[r] = softmax(q[r] . k^T * scale + mask[r]) . v for `rows` <= 64 query rows.
+ *
+ * Strides are in elements; d <= 256 floats of q and k are contiguous, dv of v and out (any dv).
+ * mask is NULL or added: mask[r * mask_row_stride + key * mask_col_stride]. causal_first is -1,
+ * or the position of the first query row: it sees the keys 0..causal_first + r.
+ * out must not overlap an input. No key at all gives 0.
+ */
+static inline void spu_attention_f32(const float *q, int64_t q_stride, const float *k,
+                                     int64_t k_stride, const float *v, int64_t v_stride,
+                                     const float *mask, int64_t mask_row_stride,
+                                     int64_t mask_col_stride, float *out, int64_t out_stride,
+                                     int32_t rows, int64_t keys, int32_t d, int32_t dv,
+                                     float scale, int64_t causal_first) {
+  _Alignas(64) float turned[SPU_ATTENTION_DEPTH * SPU_ATTENTION_KEYS];
+  _Alignas(64) float score[SPU_ATTENTION_ROWS * SPU_ATTENTION_KEYS];
+  float top[SPU_ATTENTION_ROWS], total[SPU_ATTENTION_ROWS], factor[SPU_ATTENTION_ROWS];
+  for (int32_t r = 0; r < rows; r++) {
+    top[r] = -__builtin_inff();
+    total[r] = 0.0f;
+    memset(out + r * out_stride, 0, (size_t)dv * sizeof(float));
+  }
+  for (int64_t first = 0; first < keys; first += SPU_ATTENTION_KEYS) {
+    const int64_t left = keys - first;
+    const int64_t count = left < SPU_ATTENTION_KEYS ? left : SPU_ATTENTION_KEYS;
+    /* rows that see none of this block's keys are left as they are */
+    const int64_t start =
+        causal_first >= 0 && first > causal_first ? first - causal_first : 0;
+    if (start >= rows) break;
+    if (count < SPU_ATTENTION_KEYS)
+      memset(turned, 0, (size_t)d * SPU_ATTENTION_KEYS * sizeof(float));
+    spu_transpose_f32(k + first * k_stride, k_stride, turned, SPU_ATTENTION_KEYS, count, d);
+    spu_accumulate_f32(q + start * q_stride, q_stride, 1, turned, SPU_ATTENTION_KEYS, 1, NULL,
+                       score, SPU_ATTENTION_KEYS, rows - start, SPU_ATTENTION_KEYS, d);
+    for (int64_t r = start; r < rows; r++) {
+      const int64_t visible = causal_first >= 0 ? causal_first + r + 1 - first : count;
+      const float *row_mask =
+          mask ? mask + r * mask_row_stride + first * mask_col_stride : mask;
+      factor[r - start] = spu_attention_weigh(
+          score + (r - start) * SPU_ATTENTION_KEYS, row_mask, mask_col_stride, count,
+          visible < count ? visible : count, scale, top + r, total + r);
+    }
+    spu_accumulate_f32(score, SPU_ATTENTION_KEYS, 1, v + first * v_stride, v_stride, 1, factor,
+                       out + start * out_stride, out_stride, rows - start, dv, count);
+  }
+  for (int32_t r = 0; keys > 0 && r < rows; r++) {
+    const float inverse = 1.0f / total[r];
+    for (int32_t c = 0; c < dv; c++)
+      out[r * out_stride + c] = out[r * out_stride + c] * inverse;
+  }
+}
+
+#endif

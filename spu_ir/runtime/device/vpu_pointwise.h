@@ -1,0 +1,244 @@
+/*
+ * Element-wise instructions of the VPU: 16 lanes in, 16 lanes out.
+ *
+ * The generated loop loads min(16, n - j) lanes of each operand (as f32, whatever the element
+ * type), applies these functions, and stores as many. Truth values are 1.0f and 0.0f.
+ */
+#ifndef SPU_VPU_POINTWISE_H
+#define SPU_VPU_POINTWISE_H
+
+#include "numerics.h"
+
+typedef double f64x16 __attribute__((vector_size(128)));
+typedef int64_t i64x16 __attribute__((vector_size(128)));
+
+/* ---- loads and stores of the first `count` (0..16) lanes, as f32 -------------------------- */
+
+SPU_INLINE f32x16 vpu_load_f32(const float *p, int64_t count) { return spu_load_f32(p, count); }
+SPU_INLINE f32x16 vpu_load_bf16(const void *p, int64_t count) { return spu_load_bf16(p, count); }
+SPU_INLINE f32x16 vpu_load_u8(const uint8_t *p, int64_t count) {
+  return spu_to_f32(spu_load_u8(p, count));
+}
+SPU_INLINE f32x16 vpu_load_i8(const int8_t *p, int64_t count) {
+  return spu_to_f32(spu_load_i8(p, count));
+}
+SPU_INLINE f32x16 vpu_load_i32(const int32_t *p, int64_t count) {
+  return spu_to_f32(spu_load_i32(p, count));
+}
+/* rounded to the nearest float, as i32 is */
+SPU_INLINE f32x16 vpu_load_i64(const int64_t *p, int64_t count) {
+  i64x16 v = {0};
+  if (count >= 16)
+    memcpy(&v, p, 128);
+  else
+    memcpy(&v, p, (size_t)count * 8);
+  return __builtin_convertvector(v, f32x16);
+}
+/* one byte each; any byte but 0 is 1.0f */
+SPU_INLINE f32x16 vpu_load_i1(const void *p, int64_t count) {
+  const i32x16 byte = spu_load_u8((const uint8_t *)p, count);
+  return spu_select(byte != 0, spu_splat(1.0f), spu_splat(0.0f));
+}
+
+SPU_INLINE void vpu_store_f32(float *p, f32x16 v, int64_t count) { spu_store_f32(p, v, count); }
+SPU_INLINE void vpu_store_bf16(void *p, f32x16 v, int64_t count) { spu_store_bf16(p, v, count); }
+/* towards zero, clamped to the type; NaN gives 0 */
+SPU_INLINE void vpu_store_u8(uint8_t *p, f32x16 v, int64_t count) {
+  const i32x16 t = spu_truncate(v);
+  const i32x16 floored = spu_iselect(t > 0, t, spu_isplat(0));
+  spu_store_u8(p, spu_iselect(floored < 255, floored, spu_isplat(255)), count);
+}
+SPU_INLINE void vpu_store_i8(int8_t *p, f32x16 v, int64_t count) {
+  const i32x16 t = spu_truncate(v);
+  const i32x16 floored = spu_iselect(t > -128, t, spu_isplat(-128));
+  spu_store_i8(p, spu_iselect(floored < 127, floored, spu_isplat(127)), count);
+}
+SPU_INLINE void vpu_store_i32(int32_t *p, f32x16 v, int64_t count) {
+  spu_store_i32(p, spu_truncate(v), count);
+}
+/* the range of i32, sign-extended */
+SPU_INLINE void vpu_store_i64(int64_t *p, f32x16 v, int64_t count) {
+  const i64x16 wide = __builtin_convertvector(spu_truncate(v), i64x16);
+  if (count >= 16)
+    memcpy(p, &wide, 128);
+  else
+    memcpy(p, &wide, (size_t)count * 8);
+}
+/* 1 where v is not 0 (NaN included) */
+SPU_INLINE void vpu_store_i1(void *p, f32x16 v, int64_t count) {
+  spu_store_u8((uint8_t *)p, (v != spu_splat(0.0f)) & 1, count);
+}
+
+/* ---- arithmetic --------------------------------------------------------------------------- */
+
+SPU_INLINE f32x16 vpu_add(f32x16 a, f32x16 b) { return a + b; }
+SPU_INLINE f32x16 vpu_sub(f32x16 a, f32x16 b) { return a - b; }
+SPU_INLINE f32x16 vpu_mul(f32x16 a, f32x16 b) { return a * b; }
+SPU_INLINE f32x16 vpu_div(f32x16 a, f32x16 b) { return a / b; }
+/* a > b ? a : b, and a < b ? a : b */
+SPU_INLINE f32x16 vpu_max(f32x16 a, f32x16 b) { return spu_max(a, b); }
+SPU_INLINE f32x16 vpu_min(f32x16 a, f32x16 b) { return spu_min(a, b); }
+SPU_INLINE f32x16 vpu_neg(f32x16 x) { return spu_neg(x); }
+SPU_INLINE f32x16 vpu_abs(f32x16 x) { return spu_abs(x); }
+SPU_INLINE f32x16 vpu_sqrt(f32x16 x) { return spu_sqrt(x); }
+SPU_INLINE f32x16 vpu_reciprocal(f32x16 x) { return spu_splat(1.0f) / x; }
+SPU_INLINE f32x16 vpu_floor(f32x16 x) { return spu_floor(x); }
+SPU_INLINE f32x16 vpu_ceil(f32x16 x) { return spu_ceil(x); }
+SPU_INLINE f32x16 vpu_round(f32x16 x) { return spu_round(x); }
+/* -1, 0 or 1; NaN gives 0 */
+SPU_INLINE f32x16 vpu_sign(f32x16 x) {
+  const f32x16 zero = spu_splat(0.0f);
+  return spu_select(x > zero, spu_splat(1.0f), spu_select(x < zero, spu_splat(-1.0f), zero));
+}
+/* low where x is below it or NaN, else high where x is above it */
+SPU_INLINE f32x16 vpu_clip(f32x16 x, f32x16 low, f32x16 high) {
+  return spu_min(spu_max(x, low), high);
+}
+
+/* ---- truth values ------------------------------------------------------------------------- */
+
+SPU_INLINE f32x16 vpu_truth(i32x16 mask) { return (f32x16)(mask & spu_bits(spu_splat(1.0f))); }
+SPU_INLINE f32x16 vpu_equal(f32x16 a, f32x16 b) { return vpu_truth(a == b); }
+SPU_INLINE f32x16 vpu_less(f32x16 a, f32x16 b) { return vpu_truth(a < b); }
+SPU_INLINE f32x16 vpu_less_or_equal(f32x16 a, f32x16 b) { return vpu_truth(a <= b); }
+SPU_INLINE f32x16 vpu_greater(f32x16 a, f32x16 b) { return vpu_truth(a > b); }
+SPU_INLINE f32x16 vpu_greater_or_equal(f32x16 a, f32x16 b) { return vpu_truth(a >= b); }
+SPU_INLINE i32x16 vpu_is_true(f32x16 x) { return x != spu_splat(0.0f); }
+SPU_INLINE f32x16 vpu_and(f32x16 a, f32x16 b) {
+  return vpu_truth(vpu_is_true(a) & vpu_is_true(b));
+}
+SPU_INLINE f32x16 vpu_or(f32x16 a, f32x16 b) {
+  return vpu_truth(vpu_is_true(a) | vpu_is_true(b));
+}
+SPU_INLINE f32x16 vpu_xor(f32x16 a, f32x16 b) {
+  return vpu_truth(vpu_is_true(a) ^ vpu_is_true(b));
+}
+SPU_INLINE f32x16 vpu_not(f32x16 x) { return vpu_truth(x == spu_splat(0.0f)); }
+SPU_INLINE f32x16 vpu_is_nan(f32x16 x) { return vpu_truth(x != x); }
+SPU_INLINE f32x16 vpu_is_inf(f32x16 x) {
+  return vpu_truth(spu_abs(x) == spu_splat(__builtin_inff()));
+}
+SPU_INLINE f32x16 vpu_where(f32x16 truth, f32x16 yes, f32x16 no) {
+  return spu_select(vpu_is_true(truth), yes, no);
+}
+
+/* ---- functions and activations ------------------------------------------------------------ */
+
+SPU_INLINE f32x16 vpu_exp(f32x16 x) { return spu_exp(x); }
+SPU_INLINE f32x16 vpu_log(f32x16 x) { return spu_log(x); }
+SPU_INLINE f32x16 vpu_erf(f32x16 x) { return spu_erf(x); }
+SPU_INLINE f32x16 vpu_tanh(f32x16 x) { return spu_tanh(x); }
+SPU_INLINE f32x16 vpu_sigmoid(f32x16 x) { return spu_sigmoid(x); }
+SPU_INLINE f32x16 vpu_silu(f32x16 x) { return spu_silu(x); }
+SPU_INLINE f32x16 vpu_relu(f32x16 x) { return spu_relu(x); }
+SPU_INLINE f32x16 vpu_gelu(f32x16 x) { return spu_gelu(x); }
+SPU_INLINE f32x16 vpu_gelu_tanh(f32x16 x) { return spu_gelu_tanh(x); }
+/* x < 0 ? x * slope : x */
+SPU_INLINE f32x16 vpu_prelu(f32x16 x, f32x16 slope) {
+  return spu_select(x < spu_splat(0.0f), x * slope, x);
+}
+SPU_INLINE f32x16 vpu_leaky_relu(f32x16 x, float slope) {
+  return vpu_prelu(x, spu_splat(slope));
+}
+/* x > 0 ? x : (exp(x) - 1) * alpha */
+SPU_INLINE f32x16 vpu_elu(f32x16 x, float alpha) {
+  const f32x16 curve = (spu_exp(x) - spu_splat(1.0f)) * spu_splat(alpha);
+  return spu_select(x > spu_splat(0.0f), x, curve);
+}
+/* elu(x) * gamma */
+SPU_INLINE f32x16 vpu_selu(f32x16 x, float alpha, float gamma) {
+  return vpu_elu(x, alpha) * spu_splat(gamma);
+}
+/* x > 0 ? x : (exp(x / alpha) - 1) * alpha */
+SPU_INLINE f32x16 vpu_celu(f32x16 x, float alpha) {
+  const f32x16 a = spu_splat(alpha);
+  return spu_select(x > spu_splat(0.0f), x, (spu_exp(x / a) - spu_splat(1.0f)) * a);
+}
+/* x > alpha ? x : 0 */
+SPU_INLINE f32x16 vpu_thresholded_relu(f32x16 x, float alpha) {
+  return spu_select(x > spu_splat(alpha), x, spu_splat(0.0f));
+}
+/* max(x, 0) + log(1 + exp(-|x|)), the logarithm corrected for the rounding of 1 + t */
+SPU_INLINE f32x16 vpu_softplus(f32x16 x) {
+  const f32x16 one = spu_splat(1.0f);
+  const f32x16 t = spu_exp(spu_neg(spu_abs(x)));
+  const f32x16 u = one + t;
+  const f32x16 log1p = spu_select(u == one, t, spu_log(u) * (t / (u - one)));
+  return spu_select(x > spu_splat(0.0f), x, spu_splat(0.0f)) + log1p;
+}
+SPU_INLINE f32x16 vpu_softsign(f32x16 x) { return x / (spu_splat(1.0f) + spu_abs(x)); }
+SPU_INLINE f32x16 vpu_mish(f32x16 x) { return x * spu_tanh(vpu_softplus(x)); }
+/* clip(x * alpha + beta, 0, 1) */
+SPU_INLINE f32x16 vpu_hard_sigmoid(f32x16 x, float alpha, float beta) {
+  return vpu_clip(x * spu_splat(alpha) + spu_splat(beta), spu_splat(0.0f), spu_splat(1.0f));
+}
+SPU_INLINE f32x16 vpu_hard_swish(f32x16 x) {
+  return x * vpu_hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
+}
+
+/* ---- power --------------------------------------------------------------------------------- */
+
+SPU_INLINE f64x16 vpu_splat_f64(double x) {
+  return (f64x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
+}
+SPU_INLINE f64x16 vpu_select_f64(i64x16 mask, f64x16 yes, f64x16 no) {
+  return (f64x16)((mask & (i64x16)yes) | (~mask & (i64x16)no));
+}
+
+/* log(x) of positive finite doubles that are not denormal, to about 1e-15 */
+SPU_INLINE f64x16 vpu_log_f64(f64x16 x) {
+  i64x16 e = (((i64x16)x >> 52) & 0x7ff) - 1023;
+  f64x16 m = (f64x16)(((i64x16)x & INT64_C(0x000fffffffffffff)) | INT64_C(0x3ff0000000000000));
+  const i64x16 high = m > vpu_splat_f64(1.4142135623730951);
+  e = e - high; /* high is -1 where it holds */
+  m = vpu_select_f64(high, m * vpu_splat_f64(0.5), m);
+  const f64x16 one = vpu_splat_f64(1.0);
+  const f64x16 s = (m - one) / (m + one), z = s * s;
+  f64x16 p = vpu_splat_f64(1.0 / 19.0);
+  for (int i = 17; i > 0; i -= 2)
+    p = p * z + vpu_splat_f64(1.0 / i);
+  return __builtin_convertvector(e, f64x16) * vpu_splat_f64(0.6931471805599453) + (s + s) * p;
+}
+
+/* exp(x) for |x| <= 200, to about 1e-14 */
+SPU_INLINE f64x16 vpu_exp_f64(f64x16 x) {
+  static const double c[13] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                               1.0 / 40320,     1.0 / 5040,     1.0 / 720,     1.0 / 120,
+                               1.0 / 24,        1.0 / 6,        0.5,           1.0,
+                               1.0};
+  /* adding and taking away 1.5 * 2^52 rounds to an integer, halves to even */
+  const f64x16 magic = vpu_splat_f64(6755399441055744.0);
+  const f64x16 shifted = x * vpu_splat_f64(1.4426950408889634) + magic;
+  const i64x16 n = (i64x16)shifted - (i64x16)magic;
+  const f64x16 r = x - (shifted - magic) * vpu_splat_f64(0.6931471805599453);
+  f64x16 p = vpu_splat_f64(c[0]);
+  for (int i = 1; i < 13; i++)
+    p = p * r + vpu_splat_f64(c[i]);
+  return p * (f64x16)((n + 1023) << 52);
+}
+
+/* x to the y in double precision, with the special cases of C's pow */
+SPU_INLINE f32x16 vpu_pow(f32x16 x, f32x16 y) {
+  const f32x16 zero = spu_splat(0.0f), one = spu_splat(1.0f);
+  const f32x16 infinity = spu_splat(__builtin_inff());
+  const f32x16 magnitude = spu_abs(x);
+  const i32x16 usual = (magnitude > zero) & (magnitude < infinity);
+  const f64x16 base = __builtin_convertvector(spu_select(usual, magnitude, one), f64x16);
+  f64x16 t = __builtin_convertvector(y, f64x16) * vpu_log_f64(base);
+  const f64x16 limit = vpu_splat_f64(200.0);
+  t = vpu_select_f64(t < limit, t, limit);
+  t = vpu_select_f64(t > -limit, t, -limit);
+  f32x16 power = __builtin_convertvector(vpu_exp_f64(t), f32x16);
+  const i32x16 grows = (magnitude > one) == (y > zero);
+  power = spu_select(usual, power, spu_select(grows, infinity, zero));
+  const f32x16 half = y * spu_splat(0.5f);
+  const i32x16 whole = spu_round(y) == y, odd = whole & (spu_round(half) != half);
+  power = spu_select(odd & (spu_bits(x) < 0), spu_neg(power), power);
+  const i32x16 undefined = ((x < zero) & usual & ~whole) | (x != x) | (y != y);
+  power = spu_select(undefined, spu_splat(__builtin_nanf("")), power);
+  const i32x16 unit = (x == one) | (y == zero) |
+                      ((x == spu_neg(one)) & (spu_abs(y) == infinity));
+  return spu_select(unit, one, power);
+}
+
+#endif

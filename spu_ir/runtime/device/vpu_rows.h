@@ -1,0 +1,284 @@
+/*
+ * VPU instructions over rows: reductions, softmax, normalisation, row quantisation.
+ *
+ * A reduction over the last axis keeps 16 partial results: lane j takes elements j, j + 16, ...
+ * in order, and the lanes are then combined by the fixed tree of numerics.h. A reduction over
+ * another axis goes through its elements in order. Output may be the input's own row.
+ */
+#ifndef SPU_VPU_ROWS_H
+#define SPU_VPU_ROWS_H
+
+#include "numerics.h"
+
+/* how a row becomes one number */
+enum {
+  SPU_SUM,
+  SPU_MEAN,
+  SPU_MAX,
+  SPU_MIN,
+  SPU_PROD,
+  SPU_SUM_SQUARE,
+  SPU_L1,
+  SPU_L2,
+  SPU_LOG_SUM,
+  SPU_LOG_SUM_EXP
+};
+
+SPU_INLINE float vpu_scalar_sqrt(float x) { return spu_sqrt(spu_splat(x))[0]; }
+SPU_INLINE float vpu_scalar_exp(float x) { return spu_exp(spu_splat(x))[0]; }
+SPU_INLINE float vpu_scalar_log(float x) { return spu_log(spu_splat(x))[0]; }
+
+/* acc = update in the lanes that have an element; `v` is this step's 16 elements of x */
+#define VPU_ROW_LOOP(x, n, acc, update)                                     \
+  do {                                                                      \
+    int64_t vpu_j = 0;                                                      \
+    for (; vpu_j + 16 <= (n); vpu_j += 16) {                                \
+      const f32x16 v = spu_load_f32((x) + vpu_j, 16);                       \
+      acc = update;                                                         \
+    }                                                                       \
+    if (vpu_j < (n)) {                                                      \
+      const f32x16 v = spu_load_f32((x) + vpu_j, (n) - vpu_j);              \
+      acc = spu_select(spu_lanes((n) - vpu_j), update, acc);                \
+    }                                                                       \
+  } while (0)
+
+/* y = value for every element; `v` is this step's 16 elements of x, `j` the first one's index,
+ * `count` how many there are */
+#define VPU_ROW_MAP(x, y, n, value)                                         \
+  do {                                                                      \
+    int64_t j = 0;                                                          \
+    for (; j + 16 <= (n); j += 16) {                                        \
+      const int64_t count = 16;                                             \
+      const f32x16 v = spu_load_f32((x) + j, count);                        \
+      spu_store_f32((y) + j, value, count);                                 \
+    }                                                                       \
+    if (j < (n)) {                                                          \
+      const int64_t count = (n) - j;                                        \
+      const f32x16 v = spu_load_f32((x) + j, count);                        \
+      spu_store_f32((y) + j, value, count);                                 \
+    }                                                                       \
+  } while (0)
+
+static inline float vpu_row_sum(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, acc, acc + v);
+  return spu_tree_sum(acc);
+}
+static inline float vpu_row_max(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(-__builtin_inff());
+  VPU_ROW_LOOP(x, n, acc, spu_max(acc, v));
+  return spu_tree_max(acc);
+}
+static inline float vpu_row_min(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(__builtin_inff());
+  VPU_ROW_LOOP(x, n, acc, spu_min(acc, v));
+  return spu_tree_min(acc);
+}
+static inline float vpu_row_product(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(1.0f);
+  VPU_ROW_LOOP(x, n, acc, acc * v);
+  return spu_tree_prod(acc);
+}
+static inline float vpu_row_sum_square(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, acc, acc + v * v);
+  return spu_tree_sum(acc);
+}
+static inline float vpu_row_sum_abs(const float *x, int64_t n) {
+  f32x16 acc = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, acc, acc + spu_abs(v));
+  return spu_tree_sum(acc);
+}
+/* sum of exp(x - shift) */
+static inline float vpu_row_sum_exp(const float *x, int64_t n, float shift) {
+  f32x16 acc = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, acc, acc + spu_exp(v - spu_splat(shift)));
+  return spu_tree_sum(acc);
+}
+/* the shift of a sum of exponentials: the maximum, or 0 where that is infinite */
+SPU_INLINE float vpu_finite_or_zero(float x) {
+  return x - x == 0.0f ? x : 0.0f;
+}
+
+/* one number of a contiguous row of n floats; an empty row gives the operation's identity
+ * (and the mean NaN) */
+static inline float vpu_reduce_f32(const float *x, int64_t n, const int op) {
+  switch (op) {
+    case SPU_MEAN: return vpu_row_sum(x, n) / (float)n;
+    case SPU_MAX: return vpu_row_max(x, n);
+    case SPU_MIN: return vpu_row_min(x, n);
+    case SPU_PROD: return vpu_row_product(x, n);
+    case SPU_SUM_SQUARE: return vpu_row_sum_square(x, n);
+    case SPU_L1: return vpu_row_sum_abs(x, n);
+    case SPU_L2: return vpu_scalar_sqrt(vpu_row_sum_square(x, n));
+    case SPU_LOG_SUM: return vpu_scalar_log(vpu_row_sum(x, n));
+    case SPU_LOG_SUM_EXP: {
+      const float shift = vpu_finite_or_zero(vpu_row_max(x, n));
+      return shift + vpu_scalar_log(vpu_row_sum_exp(x, n, shift));
+    }
+    default: return vpu_row_sum(x, n);
+  }
+}
+
+SPU_INLINE f32x16 vpu_reduce_identity(const int op) {
+  return spu_splat(op == SPU_MAX   ? -__builtin_inff()
+                   : op == SPU_MIN ? __builtin_inff()
+                   : op == SPU_PROD ? 1.0f
+                                    : 0.0f);
+}
+SPU_INLINE f32x16 vpu_reduce_step(f32x16 acc, f32x16 v, const int op) {
+  switch (op) {
+    case SPU_MAX: return spu_max(acc, v);
+    case SPU_MIN: return spu_min(acc, v);
+    case SPU_PROD: return acc * v;
+    case SPU_SUM_SQUARE:
+    case SPU_L2: return acc + v * v;
+    case SPU_L1: return acc + spu_abs(v);
+    default: return acc + v;
+  }
+}
+SPU_INLINE f32x16 vpu_reduce_column(const float *x, int64_t n, int64_t stride, int64_t count,
+                                    const int op) {
+  f32x16 acc = vpu_reduce_identity(op);
+  for (int64_t i = 0; i < n; i++)
+    acc = vpu_reduce_step(acc, spu_load_f32(x + i * stride, count), op);
+  return acc;
+}
+
+/* y[j] = x[j], x[stride + j], ..., x[(n - 1) * stride + j] reduced in this order, j < width */
+static inline __attribute__((always_inline)) void
+vpu_reduce_strided_f32(const float *x, int64_t n, int64_t stride, float *y, int64_t width,
+                       const int op) {
+  for (int64_t j = 0; j < width; j += 16) {
+    const int64_t count = width - j < 16 ? width - j : 16;
+    f32x16 acc = vpu_reduce_column(x + j, n, stride, count, op == SPU_LOG_SUM_EXP ? SPU_MAX : op);
+    if (op == SPU_MEAN) acc = acc / spu_splat((float)n);
+    if (op == SPU_L2) acc = spu_sqrt(acc);
+    if (op == SPU_LOG_SUM) acc = spu_log(acc);
+    if (op == SPU_LOG_SUM_EXP) {
+      const f32x16 zero = spu_splat(0.0f), shift = spu_select(acc - acc == zero, acc, zero);
+      f32x16 sum = zero;
+      for (int64_t i = 0; i < n; i++)
+        sum = sum + spu_exp(spu_load_f32(x + i * stride + j, count) - shift);
+      acc = shift + spu_log(sum);
+    }
+    spu_store_f32(y + j, acc, count);
+  }
+}
+
+/* y = exp(x - max) * (1 / sum of them) */
+static inline void vpu_softmax_f32(const float *x, float *y, int64_t n) {
+  const f32x16 top = spu_splat(vpu_row_max(x, n));
+  VPU_ROW_MAP(x, y, n, spu_exp(v - top));
+  const f32x16 inverse = spu_splat(1.0f / vpu_row_sum(y, n));
+  VPU_ROW_MAP(y, y, n, v * inverse);
+}
+
+/* y = (x - max) - log(sum of exp(x - max)) */
+static inline void vpu_log_softmax_f32(const float *x, float *y, int64_t n) {
+  const float top = vpu_row_max(x, n);
+  const f32x16 shift = spu_splat(top);
+  const f32x16 log_sum = spu_splat(vpu_scalar_log(vpu_row_sum_exp(x, n, top)));
+  VPU_ROW_MAP(x, y, n, (v - shift) - log_sum);
+}
+
+/* softmax down the columns: the n elements of each of `width` columns are `stride` apart,
+ * in x and in y; the sum goes through them in order */
+static inline void vpu_softmax_strided_f32(const float *x, float *y, int64_t n, int64_t stride,
+                                           int64_t width) {
+  for (int64_t j = 0; j < width; j += 16) {
+    const int64_t count = width - j < 16 ? width - j : 16;
+    const f32x16 top = vpu_reduce_column(x + j, n, stride, count, SPU_MAX);
+    f32x16 sum = spu_splat(0.0f);
+    for (int64_t i = 0; i < n; i++) {
+      const f32x16 e = spu_exp(spu_load_f32(x + i * stride + j, count) - top);
+      sum = sum + e;
+      spu_store_f32(y + i * stride + j, e, count);
+    }
+    const f32x16 inverse = spu_splat(1.0f) / sum;
+    for (int64_t i = 0; i < n; i++) {
+      float *at = y + i * stride + j;
+      spu_store_f32(at, spu_load_f32(at, count) * inverse, count);
+    }
+  }
+}
+
+/* y = ((x - mean) * (1 / sqrt(variance + eps))) * gamma + beta; gamma and beta may be NULL */
+static inline void vpu_layer_norm_f32(const float *x, const float *gamma, const float *beta,
+                                      float *y, int64_t n, float eps) {
+  const f32x16 mean = spu_splat(vpu_row_sum(x, n) / (float)n);
+  f32x16 squares = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, squares, squares + (v - mean) * (v - mean));
+  const float variance = spu_tree_sum(squares) / (float)n;
+  const f32x16 inverse = spu_splat(1.0f / vpu_scalar_sqrt(variance + eps));
+  if (gamma && beta)
+    VPU_ROW_MAP(x, y, n,
+                ((v - mean) * inverse) * spu_load_f32(gamma + j, count) +
+                    spu_load_f32(beta + j, count));
+  else if (gamma)
+    VPU_ROW_MAP(x, y, n, ((v - mean) * inverse) * spu_load_f32(gamma + j, count));
+  else if (beta)
+    VPU_ROW_MAP(x, y, n, (v - mean) * inverse + spu_load_f32(beta + j, count));
+  else
+    VPU_ROW_MAP(x, y, n, (v - mean) * inverse);
+}
+
+/* y = (x * (1 / sqrt(mean of x^2 + eps))) * gamma; gamma may be NULL */
+static inline void vpu_rms_norm_f32(const float *x, const float *gamma, float *y, int64_t n,
+                                    float eps) {
+  const float mean = vpu_row_sum_square(x, n) / (float)n;
+  const f32x16 inverse = spu_splat(1.0f / vpu_scalar_sqrt(mean + eps));
+  if (gamma)
+    VPU_ROW_MAP(x, y, n, (v * inverse) * spu_load_f32(gamma + j, count));
+  else
+    VPU_ROW_MAP(x, y, n, v * inverse);
+}
+
+/* ---- quantisation ------------------------------------------------------------------------- */
+
+/* q = round(x * (127 / max|x|)) + 128, *scale = max|x| / 127 (1 for a row of zeros) */
+static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale, int64_t n) {
+  f32x16 acc = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, acc, spu_max(spu_abs(v), acc));
+  const float peak = spu_tree_max(acc);
+  const float inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
+  *scale = peak == 0.0f ? 1.0f : peak / 127.0f;
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    const f32x16 v = spu_load_f32(x + j, count);
+    spu_store_u8(q + j, spu_quantise(v, inverse, 128, 1, 255), count);
+  }
+}
+
+/* *low and *high are widened to hold x; NaN is passed over */
+static inline void vpu_minmax_f32(const float *x, int64_t n, float *low, float *high) {
+  f32x16 least = spu_splat(*low), most = spu_splat(*high);
+  VPU_ROW_LOOP(x, n, least, spu_min(v, least));
+  VPU_ROW_LOOP(x, n, most, spu_max(v, most));
+  *low = spu_tree_min(least);
+  *high = spu_tree_max(most);
+}
+
+/* ONNX's DynamicQuantizeLinear: u8 scale and zero point of a range that holds 0 */
+static inline void vpu_dynamic_scale(float low, float high, float *scale, int32_t *zero) {
+  *scale = high == low ? 1.0f : (high - low) / 255.0f;
+  *zero = spu_quantise(spu_splat(-low / *scale), 1.0f, 0, 0, 255)[0];
+}
+
+/* q = x * inv_scale rounded and clamped, + zero */
+static inline void vpu_quantise_u8(const float *x, uint8_t *q, int64_t n, float inv_scale,
+                                   int32_t zero) {
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    spu_store_u8(q + j, spu_quantise_u8(spu_load_f32(x + j, count), inv_scale, zero), count);
+  }
+}
+static inline void vpu_quantise_i8(const float *x, int8_t *q, int64_t n, float inv_scale,
+                                   int32_t zero) {
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    spu_store_i8(q + j, spu_quantise_i8(spu_load_f32(x + j, count), inv_scale, zero), count);
+  }
+}
+
+#endif
