@@ -1,0 +1,68 @@
+/*
+ * The SPU's one instruction: a tile of sparse or dense products with its epilogue.
+ */
+#ifndef SPU_H
+#define SPU_H
+
+#include "epilogue.h"
+#include "spu_bf16.h"
+#include "spu_f32.h"
+#include "spu_int8.h"
+
+/* The accumulators of a tile, [rows][share][16]. */
+SPU_INLINE void spu_sums(const spu_tile *t, int32_t *acc, int type, int format, int share) {
+#define SPU_CALL(kind, shape, n) \
+  if (share == n) {              \
+    spu_##kind##_##shape##_##n(t, acc); \
+    return;                      \
+  }
+#define SPU_CALLS(kind)        \
+  switch (format) {            \
+    case SPU_DENSE:            \
+      SPU_CALL(kind, dense, 1) \
+      SPU_CALL(kind, dense, 2) \
+      break;                   \
+    case SPU_BANKED:           \
+      SPU_CALL(kind, banked, 1) \
+      SPU_CALL(kind, banked, 2) \
+      SPU_CALL(kind, banked, 4) \
+      break;                   \
+    default:                   \
+      SPU_CALL(kind, banked2, 1) \
+      SPU_CALL(kind, banked2, 2) \
+      SPU_CALL(kind, banked2, 4) \
+      break;                   \
+  }
+  if (type == SPU_I8) {
+    SPU_CALLS(i8)
+  } else if (type == SPU_BF16) {
+    SPU_CALLS(bf16)
+  } else {
+    SPU_CALL(f32, dense, 1)
+    SPU_CALL(f32, dense, 2)
+  }
+#undef SPU_CALLS
+#undef SPU_CALL
+}
+
+/*
+ * type SPU_I8 | SPU_BF16 | SPU_F32; format SPU_DENSE | SPU_BANKED | SPU_BANKED2; share 1, 2 or 4
+ * (dense: 1 or 2, the lane groups of this tile, which must be in one convolution group; float32
+ * is always dense); epilogue bits SPU_SCALE | SPU_ROW_SCALE | SPU_BIAS; residual SPU_RES_*;
+ * activation SPU_ACT_*; out SPU_OUT_* (SPU_OUT_I32: the raw sums of SPU_I8, no epilogue). All of
+ * these are literals at the call, so one call is one specialised kernel.
+ */
+SPU_INLINE void spu_tile_run(const spu_tile *t, int type, int format, int share, int epilogue,
+                             int residual, int activation, int out) {
+  _Alignas(64) int32_t acc[SPU_MAX_ROWS * SPU_MAX_SHARE * 16];
+  /* the last tile of a dense weight may be narrower than its share */
+  if (format == SPU_DENSE && share > 1 && t->lanes <= 16) {
+    spu_sums(t, acc, type, format, 1);
+    spu_epilogue(t, acc, type, 1, epilogue, residual, activation, out);
+  } else {
+    spu_sums(t, acc, type, format, share);
+    spu_epilogue(t, acc, type, share, epilogue, residual, activation, out);
+  }
+}
+
+#endif

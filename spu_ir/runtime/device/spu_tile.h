@@ -1,0 +1,147 @@
+/*
+ * What a tile of the SPU is: packed weights, rows of activations, and the fused epilogue.
+ * spu.h runs one.
+ */
+#ifndef SPU_TILE_H
+#define SPU_TILE_H
+
+#include "numerics.h"
+
+/* the most rows (pixels) of one tile */
+#define SPU_MAX_ROWS 14
+/* the most lane groups of 16 that share one index vector */
+#define SPU_MAX_SHARE 4
+
+enum { SPU_I8, SPU_BF16, SPU_F32 };
+enum { SPU_DENSE, SPU_BANKED, SPU_BANKED2 };
+enum { SPU_SCALE = 1, SPU_ROW_SCALE = 2, SPU_BIAS = 4 };
+enum { SPU_RES_NONE, SPU_RES_F32, SPU_RES_BF16, SPU_RES_U8, SPU_RES_I8 };
+enum {
+  SPU_ACT_NONE,
+  SPU_ACT_RELU,
+  SPU_ACT_GELU,
+  SPU_ACT_GELU_TANH,
+  SPU_ACT_TANH,
+  SPU_ACT_SIGMOID,
+  SPU_ACT_SILU
+};
+enum { SPU_OUT_F32, SPU_OUT_BF16, SPU_OUT_U8, SPU_OUT_I8, SPU_OUT_I32 };
+
+/*
+ * One packed weight (spu_ir/packing/banked.py writes it). A *block* is `share` lane groups that
+ * use one index vector; a dense weight has blocks of one lane group, whatever the tile's share.
+ */
+typedef struct {
+  const uint8_t *index;      /* banked: [quads][64]; NULL when dense */
+  const uint8_t *value;      /* banked: [quads][share][64]; dense: [steps][64] (int8: 16 lanes of
+                                4 bytes, bf16: 16 lanes of 2 elements, f32: 16 floats) */
+  const int32_t *offset;     /* bytes from x: [quads], or [quads][2] (two windows), or [steps] */
+  const int32_t *begin;      /* [blocks + 1]: the first quad (step) of every block */
+  const int32_t *correction; /* int8: [groups * 16] the accumulators' first values, or NULL */
+} spu_weight;
+
+/* One tile of `rows` x `lanes` outputs. */
+typedef struct {
+  const spu_weight *w;
+  int32_t group;      /* first lane group, a multiple of share */
+  int32_t rows;       /* 1..SPU_MAX_ROWS */
+  int32_t lanes;      /* 1..16 * share */
+  const void *x;      /* readable up to 63 bytes past the end of every row */
+  int64_t x_stride;   /* bytes between consecutive rows */
+  const float *scale; /* of this tile's first lane; `lanes` floats */
+  const float *bias;  /* likewise */
+  const float *row_scale; /* `rows` floats */
+  const void *residual;
+  int64_t residual_stride; /* bytes */
+  float residual_scale;
+  int32_t residual_zero;
+  void *out;
+  int64_t out_stride; /* bytes */
+  float out_inv_scale;
+  int32_t out_zero;
+} spu_tile;
+
+/* One walk over the quads of a block, for `rows` rows from x; see the spu_*_walk functions. */
+typedef struct {
+  const uint8_t *index, *value;
+  const int32_t *offset;
+  int64_t begin, end;
+  const uint8_t *x;
+  int64_t x_stride;
+  const int32_t *correction; /* of the block's first lane, or NULL */
+  int32_t *acc;              /* [rows][share][16] int32 or float */
+} spu_walk;
+
+/* x rows [first, ...) of a tile */
+SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, int banked,
+                                int share) {
+  const spu_weight *w = t->w;
+  const int32_t block = banked ? t->group / share : t->group;
+  spu_walk k;
+  k.index = w->index;
+  k.value = w->value;
+  k.offset = w->offset;
+  k.begin = w->begin[block];
+  k.end = w->begin[block + 1];
+  k.x = (const uint8_t *)t->x + first * t->x_stride;
+  k.x_stride = t->x_stride;
+  k.correction = w->correction ? w->correction + 16 * (int64_t)t->group : NULL;
+  k.acc = acc + (int64_t)first * share * 16;
+  return k;
+}
+
+/* Where lane group j of the block has its 64 value bytes of quad (step) q. */
+SPU_INLINE const uint8_t *spu_value_of(const spu_walk *k, int64_t q, int j, int format,
+                                       int share) {
+  if (format != SPU_DENSE) return k->value + 64 * (q * share + j);
+  return k->value + 64 * (q + j * (k->end - k->begin));
+}
+
+/* The rows of the next walk when `left` rows are left and a walk takes at most `limit`: even. */
+SPU_INLINE int32_t spu_walk_rows(int32_t left, int32_t limit) {
+  const int32_t walks = (left + limit - 1) / limit;
+  return (left + walks - 1) / walks;
+}
+
+/*
+ * Defines `name(tile, acc)`: one body of `walk` for every number of rows up to `limit` (a
+ * literal), each with its loops unrolled completely; a taller tile takes several walks.
+ */
+#define SPU_CASE(n, limit, walk, format, share) \
+  case n:                                       \
+    if (n <= (limit)) walk(&k, format, share, n); \
+    break;
+#define SPU_DEFINE(name, walk, format, share, limit)                               \
+  static __attribute__((noinline, unused)) void name(const spu_tile *t, int32_t *acc) { \
+    for (int32_t first = 0; first < t->rows;) {                                    \
+      const int32_t rows = spu_walk_rows(t->rows - first, limit);                  \
+      const spu_walk k = spu_walk_of(t, acc, first, (format) != SPU_DENSE, share); \
+      switch (rows) {                                                              \
+        SPU_CASE(1, limit, walk, format, share)                                    \
+        SPU_CASE(2, limit, walk, format, share)                                    \
+        SPU_CASE(3, limit, walk, format, share)                                    \
+        SPU_CASE(4, limit, walk, format, share)                                    \
+        SPU_CASE(5, limit, walk, format, share)                                    \
+        SPU_CASE(6, limit, walk, format, share)                                    \
+        SPU_CASE(7, limit, walk, format, share)                                    \
+        SPU_CASE(8, limit, walk, format, share)                                    \
+        SPU_CASE(9, limit, walk, format, share)                                    \
+        SPU_CASE(10, limit, walk, format, share)                                   \
+        SPU_CASE(11, limit, walk, format, share)                                   \
+        SPU_CASE(12, limit, walk, format, share)                                   \
+        SPU_CASE(13, limit, walk, format, share)                                   \
+        SPU_CASE(14, limit, walk, format, share)                                   \
+        default:                                                                   \
+          break;                                                                   \
+      }                                                                            \
+      first += rows;                                                               \
+    }                                                                              \
+  }
+
+#if defined(__clang__)
+#define SPU_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SPU_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+#endif
