@@ -174,7 +174,7 @@ def _largest(magnitudes: Array, count: int) -> Array:
     equal: Array = magnitudes == least
     room = count - above.sum(axis=1, keepdims=True)
     first: Array = np.cumsum(equal, axis=1) <= room
-    return above | (equal & first)
+    return np.logical_or(above, np.logical_and(equal, first))
 
 
 def _uses(graph: onnx.GraphProto) -> Iterator[str]:

@@ -1,0 +1,51 @@
+# The two commands are `make run` and `make test`; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST_ARGS ?= -n auto
+
+.PHONY: help run test slow lint format lit bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(INSTALLED) ## semantic search with the real MiniLM, compiled to INT8 (ARGS="--json" for machines)
+	$(BIN)/python examples/search.py $(ARGS)
+
+test: lint lit ## everything that must pass before a commit: ruff, pyright, lit, pytest
+	$(BIN)/pytest -W error -m "not slow" $(PYTEST_ARGS)
+
+slow: $(INSTALLED) ## the tests of whole models, of the wheel and of the documentation
+	$(BIN)/pytest -W error -m slow $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## ruff, formatting and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(INSTALLED) ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lit: $(INSTALLED) ## FileCheck tests of dialects and passes
+	$(BIN)/lit -v test/filecheck
+
+bench: $(INSTALLED) ## the sparse kernel's speed on this machine
+	$(BIN)/python -m benchmarks.spu_matmul $(ARGS)
+
+wheel: $(INSTALLED) ## build a wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## remove everything that these commands made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --no-deps: the lock is the whole list, see its head. The stamp is last, so a broken install is redone.
+$(INSTALLED): requirements/lock.txt pyproject.toml
+	@requirements/check.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
