@@ -1,6 +1,7 @@
 """ONNX files to and from the `onnx` dialect."""
 
+from .exporter import export_model, main_function
 from .extents import Shapes, parse_shapes
 from .importer import import_model
 
-__all__ = ["Shapes", "import_model", "parse_shapes"]
+__all__ = ["Shapes", "export_model", "import_model", "main_function", "parse_shapes"]
