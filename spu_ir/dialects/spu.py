@@ -251,11 +251,14 @@ class ConvOp(EpilogueOp):
             "x must be [N, H, W, C], weight [O, KH, KW, C / groups], init [N, OH, OW, O]",
         )
         self.require(
-            DYNAMIC not in x[1:] and DYNAMIC not in weight,
-            f"only the batch may be a run-time extent, got x {show_shape(x)}",
+            x[3] != DYNAMIC and DYNAMIC not in weight[1:],
+            f"x's channels and the kernel must have static extents, got x {show_shape(x)} and "
+            f"weight {show_shape(weight)}",
         )
         self.require(
-            groups >= 1 and weight[0] % groups == 0 and weight[3] * groups == x[3],
+            groups >= 1
+            and (weight[0] == DYNAMIC or weight[0] % groups == 0)
+            and weight[3] * groups == x[3],
             f"weight must have C / groups = {x[3]} / {groups} channels and O divisible by "
             f"groups, got {show_shape(weight)}",
         )
@@ -263,12 +266,14 @@ class ConvOp(EpilogueOp):
         self.verify_epilogue(init[3], init[:3], weight[1] * weight[2] * weight[3])
 
     def spatial_out(self) -> tuple[int, int]:
-        """(OH, OW) from x, the kernel, pads, strides and dilations."""
+        """(OH, OW) from x, the kernel, pads, strides and dilations; run-time where x's are."""
         x, weight = shape_of(self.x), shape_of(self.weight)
         pads, strides = integers(self.pads), integers(self.strides)
         dilations = integers(self.dilations)
         height, width = (
-            (x[1 + a] + pads[a] + pads[a + 2] - dilations[a] * (weight[1 + a] - 1) - 1)
+            DYNAMIC
+            if x[1 + a] == DYNAMIC
+            else (x[1 + a] + pads[a] + pads[a + 2] - dilations[a] * (weight[1 + a] - 1) - 1)
             // strides[a]
             + 1
             for a in (0, 1)
