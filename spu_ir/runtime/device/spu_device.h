@@ -2,7 +2,10 @@
 #ifndef SPU_DEVICE_H
 #define SPU_DEVICE_H
 
+#include "attention.h"
 #include "context.h"
 #include "numerics.h"
+#include "spu.h"
+#include "vpu.h"
 
 #endif

@@ -1,0 +1,279 @@
+"""A compiled model: run it, save it, load it, look into it."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from spu_ir.errors import SpuError
+from spu_ir.runtime.arena import POISON, ArenaPool
+from spu_ir.runtime.build import build
+from spu_ir.runtime.cpu import check_threads, default_threads, select_level
+from spu_ir.runtime.export import export_package
+from spu_ir.runtime.isa import architecture_levels
+from spu_ir.runtime.library import load_library
+from spu_ir.runtime.package import Package, Verify, read_package, write_package
+from spu_ir.runtime.program import Array, Extent, Json, Port, Program, check_ports
+from spu_ir.runtime.weights import pack_weights
+
+LAST_STAGE = "tile"
+"""The name of the stage that a package keeps: tiled and scheduled, printed to C as it is."""
+
+_FAILURES = {
+    1: "an extent is outside the bounds that the program was compiled for",
+    2: "an index among the inputs is outside the axis that it selects from",
+}
+
+
+class CompiledModel:
+    """
+    A model that is ready to run; `run` may be called from any number of threads.
+
+    Made by `from_program` or `load`.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    extents: tuple[Extent, ...]
+    level: str
+    """The ISA level that it runs at."""
+    threads: int
+    """Most threads that one run uses."""
+
+    def __init__(
+        self,
+        package: Package,
+        *,
+        threads: int | None = None,
+        stages: Mapping[str, str] | None = None,
+        save_levels: Iterable[str] = (),
+    ):
+        """
+        Load the best library in `package` for this host, to run on `threads` threads.
+
+        `stages` has the texts of `ir` by name; `save_levels` are the levels that `save`
+        writes unless told otherwise. Raises SpuError as `select_level` and `load_library`.
+        """
+        self.inputs = package.inputs
+        self.outputs = package.outputs
+        self.extents = package.extents
+        self.threads = default_threads() if threads is None else check_threads(threads)
+        self.level = select_level(package.libraries)
+        self._package = package
+        self._stages = {**(stages or {}), LAST_STAGE: package.ir, "c": package.source}
+        self._save_levels = tuple(save_levels) or tuple(package.libraries)
+        self._library = load_library(package.libraries[self.level], self.level, self.threads)
+        self._weights = package.weights.address()
+        # As many runs at once as threads are useful.
+        self._arenas = ArenaPool(max(self.threads, default_threads()))
+
+    @classmethod
+    def from_program(
+        cls,
+        program: Program,
+        libraries: Mapping[str, Path] | None = None,
+        *,
+        threads: int | None = None,
+        stages: Mapping[str, str] | None = None,
+        options: Mapping[str, Json] | None = None,
+    ) -> CompiledModel:
+        """
+        The model of a program just compiled.
+
+        `libraries` are what `build` made of it (default: built now, for this host's best
+        level). `options` say how it was compiled and are kept in its package.
+        """
+        check_ports(program.inputs, program.outputs, program.extents)
+        package = Package(
+            inputs=program.inputs,
+            outputs=program.outputs,
+            extents=program.extents,
+            source=program.source,
+            ir=program.ir,
+            weights=pack_weights(program.weights),
+            libraries=build(program.source) if libraries is None else dict(libraries),
+            report=copy.deepcopy(program.report),
+            options=dict(options or {}),
+        )
+        return cls(package, threads=threads, stages=stages, save_levels=architecture_levels())
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """
+        Run the model once: arrays by input name in, new arrays by output name out.
+
+        The GIL is released while it computes, and no compiler is ever started. With
+        SPU_IR_POISON=1 in the environment, scratch memory and outputs are filled with 0xCD
+        first. Raises SpuError if an input is missing, unknown, or has the wrong dtype or
+        shape, if an extent is out of bounds or not the same in all inputs, or memory is
+        short.
+        """
+        arrays = self._match(feeds)
+        library = self._library
+        extents = library.extents(self._extents_of(arrays))
+        poison = os.environ.get("SPU_IR_POISON") == "1"
+        results: list[Array] = []
+        for number, port in enumerate(self.outputs):
+            shape = library.output_shape(number, extents, len(port.shape))
+            try:
+                result = np.empty(shape, port.numpy_dtype)
+            except MemoryError as error:
+                raise SpuError(f"no memory for the output {port.name!r}, {error}") from error
+            if poison:
+                result.reshape(-1).view(np.uint8).fill(POISON)
+            results.append(result)
+        with self._arenas.borrow() as arena:
+            code = library.run(
+                self._weights,
+                arena.reserve(library.arena_bytes(extents), poison=poison),
+                extents,
+                [_address(array) for array in arrays],
+                [_address(array) for array in results],
+            )
+        if code != 0:
+            raise SpuError(f"the run failed: {_FAILURES.get(code, f'code {code}')}")
+        return {port.name: array for port, array in zip(self.outputs, results, strict=True)}
+
+    def save(self, path: str | os.PathLike[str], *, levels: Iterable[str] | None = None) -> None:
+        """
+        Write the model to the folder `path`, from which `load` reads it.
+
+        `levels` are the ISA levels to include; by default all of this architecture for a
+        model just compiled, and those that it has for a loaded one. Missing ones are built.
+        Raises SpuError as `build` does, and if `path` is something else than an older
+        package or cannot be written; then nothing is left behind.
+        """
+        wanted = self._save_levels if levels is None else tuple(levels)
+        if not wanted:
+            raise SpuError("a package needs at least one ISA level")
+        libraries = {k: v for k, v in self._package.libraries.items() if k in wanted}
+        missing = [level for level in wanted if level not in libraries]
+        if missing:
+            libraries |= build(self._package.source, missing)
+        write_package(Path(path), replace(self._package, libraries=libraries))
+
+    def export_c(self, folder: str | os.PathLike[str]) -> None:
+        """
+        Write the model to `folder` as C: the program, the headers, the weights, an example
+        that runs it, and a Makefile. Needs no Python to build and run.
+
+        Raises SpuError if `folder` is something else than an older export or cannot be
+        written; then nothing is left behind.
+        """
+        export_package(Path(folder), self._package)
+
+    def report(self) -> list[dict[str, Json]]:
+        """How each layer was compiled, one row a layer; a copy."""
+        return copy.deepcopy(self._package.report)
+
+    def ir(self, stage: str = LAST_STAGE) -> str:
+        """
+        The text of a stage of the compilation. A loaded model has only `tile` and `c`.
+
+        Raises SpuError, listing the stages there are, for an unknown one.
+        """
+        if stage not in self._stages:
+            raise SpuError(
+                f"there is no stage {stage!r}", remedy=f"one of {', '.join(self._stages)}"
+            )
+        return self._stages[stage]
+
+    @property
+    def options(self) -> dict[str, Json]:
+        """How the model was compiled; a copy."""
+        return dict(self._package.options)
+
+    def __repr__(self) -> str:
+        ports = ", ".join(map(str, self.inputs))
+        results = ", ".join(map(str, self.outputs))
+        return f"<CompiledModel {ports} -> {results}; {self.level}, {self.threads} threads>"
+
+    def _match(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The inputs in order, contiguous and aligned, of the right dtype and rank."""
+        expected = "the inputs are " + "; ".join(map(str, self.inputs))
+        given = cast(Mapping[str, object], feeds)  # By the annotation; by callers, who knows.
+        known = {port.name for port in self.inputs}
+        for name in given:
+            if name not in known:
+                raise SpuError(f"there is no input {name!r}", remedy=expected)
+        arrays: list[Array] = []
+        for port in self.inputs:
+            if port.name not in given:
+                raise SpuError(f"the input {port.name!r} is missing", remedy=expected)
+            value = given[port.name]
+            if not isinstance(value, np.ndarray | np.generic):
+                raise SpuError(
+                    f"the input {port.name!r} is a {type(value).__name__}, not an array",
+                    remedy=f"expected {port}",
+                )
+            array: Array = np.asarray(cast(object, value))
+            if array.dtype != port.numpy_dtype:
+                raise SpuError(
+                    f"the input {port.name!r} has the dtype {array.dtype}",
+                    remedy=f"expected {port}",
+                )
+            if array.ndim != len(port.shape):
+                raise SpuError(
+                    f"the input {port.name!r} has the shape {list(array.shape)}",
+                    remedy=f"expected {port}",
+                )
+            arrays.append(np.require(array, requirements=["C", "A"]))
+        return arrays
+
+    def _extents_of(self, arrays: list[Array]) -> list[int]:
+        """The run-time extents in order, as all inputs agree on them."""
+        values: dict[str, tuple[int, str]] = {}
+        for port, array in zip(self.inputs, arrays, strict=True):
+            for axis, (d, size) in enumerate(zip(port.shape, array.shape, strict=True)):
+                if isinstance(d, int):
+                    if size != d:
+                        raise SpuError(
+                            f"the input {port.name!r} has the shape {list(array.shape)}: "
+                            f"{size} on axis {axis}, not {d}",
+                            remedy=f"expected {port}",
+                        )
+                    continue
+                first, where = values.setdefault(d, (size, port.name))
+                if first != size:
+                    raise SpuError(
+                        f"the extent {d!r} is {first} in the input {where!r} and {size} in "
+                        f"{port.name!r}",
+                        remedy=f"expected {'; '.join(map(str, self.inputs))}",
+                    )
+        result: list[int] = []
+        for extent in self.extents:
+            value, where = values[extent.name]
+            if not extent.minimum <= value <= extent.maximum:
+                raise SpuError(
+                    f"the extent {extent.name!r} is {value} in the input {where!r}, "
+                    f"allowed are {extent.minimum} to {extent.maximum}",
+                    remedy="compile the model with bounds that include it",
+                )
+            result.append(value)
+        return result
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, verify: Verify = "once"
+) -> CompiledModel:
+    """
+    Load the model that `save` wrote to the folder `path`. Needs no compiler.
+
+    `threads` bounds the threads of one run (default: SPU_IR_THREADS, else the processors of
+    this process). `verify` is when the weights are held against their digest: "once" as long
+    as the file is untouched, or "always"; code always is. A package contains native code, and
+    digests detect damage, not malice. Raises SpuError, naming the file, for a package that is
+    incomplete, damaged, of another version or for another processor.
+    """
+    if verify not in ("once", "always"):
+        raise SpuError(f"verify={verify!r} is unknown", remedy="use 'once' or 'always'")
+    return CompiledModel(read_package(Path(path), verify), threads=threads)
+
+
+def _address(array: Array) -> int:
+    return array.__array_interface__["data"][0]
