@@ -110,15 +110,8 @@ SPU_INLINE f32x16 vpu_and(f32x16 a, f32x16 b) {
 SPU_INLINE f32x16 vpu_or(f32x16 a, f32x16 b) {
   return vpu_truth(vpu_is_true(a) | vpu_is_true(b));
 }
-SPU_INLINE f32x16 vpu_xor(f32x16 a, f32x16 b) {
-  return vpu_truth(vpu_is_true(a) ^ vpu_is_true(b));
-}
 SPU_INLINE f32x16 vpu_not(f32x16 x) { return vpu_truth(x == spu_splat(0.0f)); }
-SPU_INLINE f32x16 vpu_is_nan(f32x16 x) { return vpu_truth(x != x); }
-SPU_INLINE f32x16 vpu_is_inf(f32x16 x) {
-  return vpu_truth(spu_abs(x) == spu_splat(__builtin_inff()));
-}
-SPU_INLINE f32x16 vpu_where(f32x16 truth, f32x16 yes, f32x16 no) {
+SPU_INLINE f32x16 vpu_select(f32x16 truth, f32x16 yes, f32x16 no) {
   return spu_select(vpu_is_true(truth), yes, no);
 }
 
@@ -145,19 +138,6 @@ SPU_INLINE f32x16 vpu_elu(f32x16 x, float alpha) {
   const f32x16 curve = (spu_exp(x) - spu_splat(1.0f)) * spu_splat(alpha);
   return spu_select(x > spu_splat(0.0f), x, curve);
 }
-/* elu(x) * gamma */
-SPU_INLINE f32x16 vpu_selu(f32x16 x, float alpha, float gamma) {
-  return vpu_elu(x, alpha) * spu_splat(gamma);
-}
-/* x > 0 ? x : (exp(x / alpha) - 1) * alpha */
-SPU_INLINE f32x16 vpu_celu(f32x16 x, float alpha) {
-  const f32x16 a = spu_splat(alpha);
-  return spu_select(x > spu_splat(0.0f), x, (spu_exp(x / a) - spu_splat(1.0f)) * a);
-}
-/* x > alpha ? x : 0 */
-SPU_INLINE f32x16 vpu_thresholded_relu(f32x16 x, float alpha) {
-  return spu_select(x > spu_splat(alpha), x, spu_splat(0.0f));
-}
 /* max(x, 0) + log(1 + exp(-|x|)), the logarithm corrected for the rounding of 1 + t */
 SPU_INLINE f32x16 vpu_softplus(f32x16 x) {
   const f32x16 one = spu_splat(1.0f);
@@ -166,8 +146,6 @@ SPU_INLINE f32x16 vpu_softplus(f32x16 x) {
   const f32x16 log1p = spu_select(u == one, t, spu_log(u) * (t / (u - one)));
   return spu_select(x > spu_splat(0.0f), x, spu_splat(0.0f)) + log1p;
 }
-SPU_INLINE f32x16 vpu_softsign(f32x16 x) { return x / (spu_splat(1.0f) + spu_abs(x)); }
-SPU_INLINE f32x16 vpu_mish(f32x16 x) { return x * spu_tanh(vpu_softplus(x)); }
 /* clip(x * alpha + beta, 0, 1) */
 SPU_INLINE f32x16 vpu_hard_sigmoid(f32x16 x, float alpha, float beta) {
   return vpu_clip(x * spu_splat(alpha) + spu_splat(beta), spu_splat(0.0f), spu_splat(1.0f));
@@ -175,6 +153,46 @@ SPU_INLINE f32x16 vpu_hard_sigmoid(f32x16 x, float alpha, float beta) {
 SPU_INLINE f32x16 vpu_hard_swish(f32x16 x) {
   return x * vpu_hard_sigmoid(x, 1.0f / 6.0f, 0.5f);
 }
+
+/* ---- quantisation with a scale and a zero point per lane ------------------------------------- */
+
+/* x / scale, NaN to 0, clamped to [low - zero, high - zero], halves to even, + zero: the integer,
+ * as a float that vpu_store_u8 or vpu_store_i8 stores exactly */
+SPU_INLINE f32x16 vpu_quantise(f32x16 x, f32x16 scale, f32x16 zero, float low, float high) {
+  const f32x16 t = x / scale, number = spu_select(t == t, t, spu_splat(0.0f));
+  return spu_round(vpu_clip(number, spu_splat(low) - zero, spu_splat(high) - zero)) + zero;
+}
+/* (float)(q - zero) * scale; q is loaded by spu_load_u8, spu_load_i8 or spu_load_i32 */
+SPU_INLINE f32x16 vpu_dequantise(i32x16 q, f32x16 scale, i32x16 zero) {
+  return spu_to_f32((i32x16)((u32x16)q - (u32x16)zero)) * scale;
+}
+
+/* ---- integers, one at a time: exact in 64 bits, wrapping, narrowed by the store --------------- */
+
+SPU_INLINE int64_t vpu_integer_add(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+SPU_INLINE int64_t vpu_integer_sub(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a - (uint64_t)b);
+}
+SPU_INLINE int64_t vpu_integer_mul(int64_t a, int64_t b) {
+  return (int64_t)((uint64_t)a * (uint64_t)b);
+}
+/* towards zero; by 0 gives 0 */
+SPU_INLINE int64_t vpu_integer_div(int64_t a, int64_t b) {
+  return b == 0 ? 0 : b == -1 ? vpu_integer_sub(0, a) : a / b;
+}
+SPU_INLINE int64_t vpu_integer_min(int64_t a, int64_t b) { return a < b ? a : b; }
+SPU_INLINE int64_t vpu_integer_max(int64_t a, int64_t b) { return a > b ? a : b; }
+SPU_INLINE int64_t vpu_integer_equal(int64_t a, int64_t b) { return a == b; }
+SPU_INLINE int64_t vpu_integer_less(int64_t a, int64_t b) { return a < b; }
+SPU_INLINE int64_t vpu_integer_less_or_equal(int64_t a, int64_t b) { return a <= b; }
+SPU_INLINE int64_t vpu_integer_greater(int64_t a, int64_t b) { return a > b; }
+SPU_INLINE int64_t vpu_integer_greater_or_equal(int64_t a, int64_t b) { return a >= b; }
+SPU_INLINE int64_t vpu_integer_neg(int64_t x) { return vpu_integer_sub(0, x); }
+SPU_INLINE int64_t vpu_integer_abs(int64_t x) { return x < 0 ? vpu_integer_neg(x) : x; }
+SPU_INLINE int64_t vpu_integer_sign(int64_t x) { return (x > 0) - (x < 0); }
+SPU_INLINE int64_t vpu_integer_relu(int64_t x) { return x > 0 ? x : 0; }
 
 /* ---- power --------------------------------------------------------------------------------- */
 

@@ -14,14 +14,14 @@ typedef struct {
   int64_t x_row, x_pixel, y_pixel; /* elements between rows and pixels of x, and pixels of y */
   int32_t height, width, channels; /* of the image x, without any halo */
   int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
-  int32_t pad_top, pad_left, pad_bottom, pad_right;
-  int32_t count_include_pad; /* average: padded positions count as zeros */
+  int32_t pad_top, pad_left;
+  int32_t count_include_pad; /* an average divides by the whole kernel, else by what is inside */
 } vpu_pool;
 
 /* The taps first..last-1 of a window along one axis; `start` is the position of tap 0. */
 typedef struct {
   int64_t start;
-  int32_t first, last, padded; /* padded: taps inside the padded image */
+  int32_t first, last;
 } vpu_window;
 
 /* how many of the taps start, start + step, ... lie below `end`, at most `kernel` */
@@ -30,14 +30,12 @@ SPU_INLINE int32_t vpu_taps_below(int64_t start, int32_t step, int32_t kernel, i
   return count < kernel ? (int32_t)count : kernel;
 }
 
-static inline vpu_window vpu_clip_window(int64_t output, int32_t stride, int32_t before,
-                                         int32_t after, int32_t kernel, int32_t dilation,
-                                         int32_t extent) {
+static inline vpu_window vpu_clip_window(int64_t output, int32_t stride, int32_t pad,
+                                         int32_t kernel, int32_t dilation, int32_t extent) {
   vpu_window w;
-  w.start = output * stride - before;
+  w.start = output * stride - pad;
   w.first = vpu_taps_below(w.start, dilation, kernel, 0);
   w.last = vpu_taps_below(w.start, dilation, kernel, extent);
-  w.padded = vpu_taps_below(w.start, dilation, kernel, (int64_t)extent + after);
   if (w.last < w.first) w.last = w.first;
   return w;
 }
@@ -51,13 +49,13 @@ static inline vpu_window vpu_clip_window(int64_t output, int32_t stride, int32_t
 #define VPU_POOL(name, x_type, y_type, parameters, lanes, acc_type, identity, load, step, finish)  \
   static inline void name(const vpu_pool *p, const x_type *x, y_type *y, int64_t oh,              \
                           int64_t ow_begin, int64_t ow_end parameters) {                          \
-    const vpu_window h = vpu_clip_window(oh, p->stride_h, p->pad_top, p->pad_bottom, p->kernel_h, \
-                                         p->dilation_h, p->height);                               \
+    const vpu_window h = vpu_clip_window(oh, p->stride_h, p->pad_top, p->kernel_h, p->dilation_h, \
+                                         p->height);                                              \
     for (int64_t ow = ow_begin; ow < ow_end; ow++) {                                              \
-      const vpu_window w = vpu_clip_window(ow, p->stride_w, p->pad_left, p->pad_right,            \
-                                           p->kernel_w, p->dilation_w, p->width);                 \
+      const vpu_window w = vpu_clip_window(ow, p->stride_w, p->pad_left, p->kernel_w,             \
+                                           p->dilation_w, p->width);                              \
       const int64_t taps = (int64_t)(h.last - h.first) * (w.last - w.first);                      \
-      const int64_t all = p->count_include_pad ? (int64_t)h.padded * w.padded : taps;             \
+      const int64_t all = p->count_include_pad ? (int64_t)p->kernel_h * p->kernel_w : taps;       \
       const float area = (float)(all > 0 ? all : 1);                                              \
       (void)area;                                                                                 \
       for (int64_t c = 0; c < p->channels; c += lanes) {                                          \
@@ -136,7 +134,7 @@ VPU_POOL(vpu_avg_pool_i8, int8_t, float, VPU_QUANTISED_PARAMETERS, 16, i32x16, s
 SPU_INLINE vpu_pool vpu_whole_image(int64_t x_row, int64_t x_pixel, int32_t height, int32_t width,
                                     int32_t channels) {
   return (vpu_pool){x_row, x_pixel, channels, height, width, channels, height, width, 1, 1, 1, 1,
-                    0, 0, 0, 0, 0};
+                    0, 0, 0};
 }
 /* y[c] = mean over all pixels, in order */
 static inline void vpu_global_average_f32(const float *x, int64_t x_row, int64_t x_pixel,
