@@ -13,7 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-F32: TypeAlias = NDArray[np.float32]
+F32: TypeAlias = NDArray[Any]
+"""An array of float32. numpy's stubs widen float32 arithmetic to float64, hence Any."""
+
 I32: TypeAlias = NDArray[np.int32]
 U16: TypeAlias = NDArray[np.uint16]
 Bytes: TypeAlias = NDArray[np.uint8] | NDArray[np.int8]
@@ -129,7 +131,7 @@ def tanh(x: F32) -> F32:
 def sigmoid(x: F32) -> F32:
     """1 / (1 + exp(-x))."""
     with np.errstate(all="ignore"):
-        return _f(1.0) / (_f(1.0) + exp(-x))
+        return np.reciprocal(exp(-x) + _f(1.0))
 
 
 def silu(x: F32) -> F32:
@@ -146,14 +148,14 @@ def relu(x: F32) -> F32:
 def gelu(x: F32) -> F32:
     """(x / 2) * (1 + erf(x / sqrt(2)))."""
     with np.errstate(all="ignore"):
-        return (x * _f(0.5)) * (_f(1.0) + erf(x * _f(0.707106781186547524)))
+        return (x * _f(0.5)) * (erf(x * _f(0.707106781186547524)) + _f(1.0))
 
 
 def gelu_tanh(x: F32) -> F32:
     """(x / 2) * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))."""
     with np.errstate(all="ignore"):
-        cubic = x + _f(0.044715) * ((x * x) * x)
-        return (x * _f(0.5)) * (_f(1.0) + tanh(_f(0.797884560802865356) * cubic))
+        cubic = x + ((x * x) * x) * _f(0.044715)
+        return (x * _f(0.5)) * (tanh(cubic * _f(0.797884560802865356)) + _f(1.0))
 
 
 ACTIVATIONS: dict[str, Callable[[F32], F32]] = {

@@ -230,7 +230,7 @@ def _pack_dense(
         index=None,
         value=flat if kind == "f32" else flat.view(np.uint8),
         offset=_int32((np.array(starts, dtype=np.int64)[None] + moved[:, None]).reshape(-1)),
-        begin=_int32(np.arange(blocks.shape[0] + 1) * steps),
+        begin=_int32(np.arange(blocks.shape[0] + 1, dtype=np.int64) * steps),
         correction=_correction(blocks, kind, x_zero),
         slots_run=float(BANK_BYTES // size),
         lane_groups=per_group,
