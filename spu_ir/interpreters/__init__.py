@@ -132,8 +132,7 @@ def bind(inputs: Sequence[Port], feeds: Mapping[str, Array]) -> tuple[list[Array
             raise SpuError(f"input {port.name!r} must have dtype {dtype}, got {array.dtype}")
         if not same_shape(shape, array.shape):
             raise SpuError(
-                f"input {port.name!r} must have shape {show_shape(shape)}, "
-                f"got {list(array.shape)}"
+                f"input {port.name!r} must have shape {show_shape(shape)}, got {list(array.shape)}"
             )
         for axis, extent in port.dims.items():
             if extents.setdefault(extent, array.shape[axis]) != array.shape[axis]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import numpy as np
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr
 from xdsl.interpreter import Interpreter, InterpreterFunctions, PythonValues, impl, register_impls
@@ -40,7 +38,9 @@ class AntoumFunctions(InterpreterFunctions):
     @impl(FillOp)
     def run_fill(self, _: Interpreter, op: FillOp, args: PythonValues) -> PythonValues:
         (target,) = args
-        if not isinstance(op.value, IntegerAttr | FloatAttr):
-            raise InterpretationError(f"antoum.fill: expected a number, got {op.value}")
-        target[...] = cast("IntegerAttr | FloatAttr[Any]", op.value).value.data
+        match op.value:
+            case IntegerAttr(value=number) | FloatAttr(value=number):
+                target[...] = number.data
+            case _:
+                raise InterpretationError(f"antoum.fill: expected a number, got {op.value}")
         return ()

@@ -24,7 +24,9 @@ def deliver(op: DestinationOp, args: PythonValues, *results: Array) -> PythonVal
             np.copyto(init, result)
     if not op.on_tensors:
         return ()
-    return tuple([
-        result if result.shape == init.shape else np.broadcast_to(result, init.shape)
-        for init, result in zip(inits, results, strict=True)
-    ])
+    return tuple(
+        [
+            result if result.shape == init.shape else np.broadcast_to(result, init.shape)
+            for init, result in zip(inits, results, strict=True)
+        ]
+    )

@@ -29,6 +29,7 @@ from xdsl.interpreter import (
 )
 from xdsl.utils.exceptions import InterpretationError
 
+from spu_ir.dialects.spu import integers
 from spu_ir.dialects.types import DYNAMIC, Array, element_of, numpy_dtype, shape_of
 
 POISON = 0xCD
@@ -51,7 +52,7 @@ def filled_shape(shape: Sequence[int], dynamic: Iterable[int]) -> tuple[int, ...
 
 def mixed(static: DenseArrayBase, dynamic: Iterable[int]) -> tuple[int, ...]:
     """The numbers of a list that is partly in an attribute, partly in operands."""
-    return filled_shape([int(v) for v in static.get_values()], dynamic)
+    return filled_shape(integers(static), dynamic)
 
 
 def viewed(x: Array, shape: Sequence[int]) -> Array:
@@ -186,10 +187,12 @@ class MemRefFunctions(InterpreterFunctions):
                     f"{extent}"
                 )
         part = x[
-            tuple([
-                slice(start, start + size * step, step)
-                for start, size, step in zip(offsets, sizes, strides, strict=True)
-            ])
+            tuple(
+                [
+                    slice(start, start + size * step, step)
+                    for start, size, step in zip(offsets, sizes, strides, strict=True)
+                ]
+            )
         ]
         kept = kept_axes(op.static_sizes, shape_of(op.result))
         return (part if len(kept) == part.ndim else part.reshape([sizes[axis] for axis in kept]),)
@@ -199,7 +202,7 @@ class MemRefFunctions(InterpreterFunctions):
         self, _: Interpreter, op: memref.CollapseShapeOp, args: PythonValues
     ) -> PythonValues:
         (x,) = args
-        groups = groups_of(cast("ArrayAttr[ArrayAttr[IntegerAttr]]", op.reassociation))
+        groups = groups_of(op.reassociation)
         return (viewed(x, [prod(x.shape[axis] for axis in group) for group in groups]),)
 
     @impl(memref.ExpandShapeOp)
@@ -241,7 +244,7 @@ def checked(x: Array, indices: Sequence[int]) -> tuple[int, ...]:
 def kept_axes(static_sizes: DenseArrayBase, shape: Sequence[int]) -> list[int]:
     """The axes of a subview that its result, of `shape`, keeps; the others have extent 1."""
     kept: list[int] = []
-    for axis, size in enumerate(static_sizes.get_values()):
+    for axis, size in enumerate(integers(static_sizes)):
         if len(kept) < len(shape) and shape[len(kept)] == size:
             kept.append(axis)
     return kept

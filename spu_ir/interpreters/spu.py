@@ -1,14 +1,10 @@
 """
 Interpreter of `spu`: products and convolutions with their epilogues, attention.
 
-A convolution is the product of its patches, `[pixels, KH * KW * C]`, with the weight's rows. An
-int8 product is exact in float arithmetic as long as every partial sum is a whole number that the
-format holds, whatever the order, so BLAS computes it.
+A convolution is the product of its patches, `[pixels, KH * KW * C]`, with the weight's rows.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -24,18 +20,16 @@ from spu_ir.dialects.spu import (
     encoding_of,
     integers,
 )
-from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype
+from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype, shape_of
 
-from . import numerics, numerics_attention
+from . import numerics, numerics_attention, numerics_spu
 from .destination import deliver
 
 
 def patches(x: Array, kernel: tuple[int, int], op: ConvOp) -> Array:
     """The windows of a padded `x [N, H, W, C]`: a view `[N, OH, OW, KH, KW, C]`."""
     (kh, kw), strides, dilations = kernel, integers(op.strides), integers(op.dilations)
-    out = [
-        (x.shape[1 + a] - dilations[a] * (kernel[a] - 1) - 1) // strides[a] + 1 for a in (0, 1)
-    ]
+    out = [(x.shape[1 + a] - dilations[a] * (kernel[a] - 1) - 1) // strides[a] + 1 for a in (0, 1)]
     n, h, w, c = x.strides
     return as_strided(
         x,
@@ -45,20 +39,14 @@ def patches(x: Array, kernel: tuple[int, int], op: ConvOp) -> Array:
     )
 
 
-def int8_product(x: Array, weight: Array, zero: int) -> Array:
-    """Exact sums over k of `(x[m, k] - zero) * weight[n, k]`, as f32 or f64 whole numbers."""
-    most = 255 * np.abs(weight.astype(np.int32)).sum(axis=1).max(initial=0)
-    dtype = np.float32 if most < 2**24 else np.float64
-    return (x.astype(dtype) - dtype(zero)) @ weight.astype(dtype).T
-
-
-def f32_product(x: Array, weight: Array) -> Array:
-    """Sums over k in order of `x[m, k] * weight[n, k]`, multiplied and then added."""
-    acc = np.zeros((x.shape[0], weight.shape[0]), np.float32)
-    with np.errstate(all="ignore"):
-        for k in range(x.shape[1]):
-            acc += x[:, k, None] * weight[None, :, k]
-    return acc
+def segments(op: EpilogueOp) -> tuple[int, ...]:
+    """The lengths of the runs of x that lie in one piece, in which alone slots are paired."""
+    if not isinstance(op, ConvOp):
+        return (shape_of(op.weight)[-1],)
+    _, kh, kw, depth = shape_of(op.weight)
+    if integers(op.dilations)[1] == 1 and op.groups.value.data == 1:
+        return (kw * depth,) * kh
+    return (depth,) * (kh * kw)
 
 
 @register_impls
@@ -71,33 +59,43 @@ class SpuFunctions(InterpreterFunctions):
     def product(self, op: EpilogueOp, x: Array, weight: Array) -> Array:
         """The accumulators `[M, N]` of `x [M, K]` and `weight [N, K]`."""
         if x.dtype == np.uint8:
-            return int8_product(x, weight, op.x_zero.value.data)
+            return numerics_spu.matmul_i8(x, weight, op.x_zero.value.data)
+        if x.dtype == bfloat16:
+            found = encoding_of(op.weight)
+            encoding = found and (found.bank.data, found.slots.data, found.share.data)
+            return numerics_spu.matmul_bf16(f32_of(x), f32_of(weight), segments(op), encoding)
         if self.exact_f32:
-            return f32_product(x, weight)
-        return x @ weight.T
+            return numerics_spu.matmul_f32(x, weight)
+        with np.errstate(all="ignore"):
+            return x @ weight.T
 
     def finish(self, op: EpilogueOp, args: PythonValues, acc: Array) -> PythonValues:
-        """The epilogue, on accumulators of the init's shape."""
+        """The epilogue, on accumulators `[M, N]` of the init's elements."""
         given = iter(args[2:-1])
-        with np.errstate(all="ignore"):
-            v = acc.astype(np.float32)
-            if op.scale is not None:
-                v = v * next(given)
-            if op.row_scale is not None:
-                v = v * next(given)[..., None]
-            if op.bias is not None:
-                v = v + next(given)
-            if op.residual is not None:
-                v = v + residual(op, next(given))
-            if op.activation.data is not Activation.NONE:
-                v = numerics.ACTIVATIONS[op.activation.data](v)
-        return deliver(op, args, stored(op, v))
+        init = args[-1]
+        scale = next(given) if op.scale is not None else None
+        row_scale = next(given).reshape(-1) if op.row_scale is not None else None
+        bias = next(given) if op.bias is not None else None
+        added = residual(op, next(given)).reshape(acc.shape) if op.residual is not None else None
+        activation = op.activation.data
+        v = numerics_spu.epilogue(
+            acc,
+            scale=scale,
+            row_scale=row_scale,
+            bias=bias,
+            residual=added,
+            activation=None if activation is Activation.NONE else activation,
+        )
+        dtype = numpy_dtype(element_of(op.init))
+        scale = op.out_scale.value.data if op.out_scale is not None else 1.0
+        zero = op.out_zero.value.data if op.out_zero is not None else 0
+        result = numerics_spu.store(v, dtype.name, scale, zero)
+        return deliver(op, args, result.view(dtype).reshape(init.shape))
 
     @impl(MatmulOp)
     def run_matmul(self, _: Interpreter, op: MatmulOp, args: PythonValues) -> PythonValues:
         x, weight = args[:2]
-        acc = self.product(op, x.reshape(-1, x.shape[-1]), weight)
-        return self.finish(op, args, acc.reshape(*x.shape[:-1], weight.shape[0]))
+        return self.finish(op, args, self.product(op, x.reshape(-1, x.shape[-1]), weight))
 
     @impl(ConvOp)
     def run_conv(self, _: Interpreter, op: ConvOp, args: PythonValues) -> PythonValues:
@@ -111,7 +109,6 @@ class SpuFunctions(InterpreterFunctions):
         rows = weight.reshape(outputs, kh * kw * depth)
         groups = op.groups.value.data
         size = outputs // groups
-        shape = windows.shape[:3]
         acc = [
             self.product(
                 op,
@@ -120,7 +117,7 @@ class SpuFunctions(InterpreterFunctions):
             )
             for g in range(groups)
         ]
-        return self.finish(op, args, np.concatenate(acc, axis=1).reshape(*shape, outputs))
+        return self.finish(op, args, np.concatenate(acc, axis=1))
 
     @impl(BatchMatmulOp)
     def run_batch_matmul(
@@ -156,20 +153,14 @@ def split_heads(x: Array, heads: int) -> Array:
     return np.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
 
 
+def f32_of(x: Array) -> Array:
+    """bfloat16 values as f32; f32 as they are."""
+    return numerics.from_bf16(x.view(np.uint16)) if x.dtype == bfloat16 else x
+
+
 def residual(op: EpilogueOp, value: Array) -> Array:
     """What an epilogue adds, as f32."""
     if op.residual_scale is not None and op.residual_zero is not None:
         scale = np.float32(op.residual_scale.value.data)
         return numerics.dequantise(value, scale, op.residual_zero.value.data)
-    return numerics.from_bf16(value.view(np.uint16)) if value.dtype == bfloat16 else value
-
-
-def stored(op: EpilogueOp, v: Array) -> Array:
-    """`v` in the element type of the init."""
-    if op.out_scale is not None and op.out_zero is not None:
-        inverse = np.float32(1.0) / np.float32(op.out_scale.value.data)
-        dtype = numpy_dtype(element_of(op.init)).name
-        return numerics.quantise(v, inverse, op.out_zero.value.data, dtype)
-    if numpy_dtype(element_of(op.init)) == bfloat16:
-        return numerics.to_bf16(v).view(bfloat16)
-    return v
+    return f32_of(value)

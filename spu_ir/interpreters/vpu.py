@@ -62,8 +62,9 @@ def cast(x: Array, dtype: np.dtype[Any]) -> Array:
 
 def scale_and_zero(op: ScaledOp, args: PythonValues) -> tuple[Array, Array]:
     """The scale and zero point of an op, in shapes that broadcast to x."""
-    x, scale = args[0], args[1]
-    zero = args[2] if op.zero is not None else np.zeros(scale.shape, np.int32)
+    x: Array = args[0]
+    scale: Array = args[1]
+    zero: Array = args[2] if op.zero is not None else np.zeros(scale.shape, np.int32)
     axis = op.axis.value.data
     if axis >= 0:
         shape = [1] * x.ndim
@@ -95,7 +96,8 @@ class VpuFunctions(InterpreterFunctions):
             return deliver(op, args, np.logical_not(x))
         if x.dtype == np.float32:
             return deliver(op, args, vpu.UNARY[fn](x))
-        return deliver(op, args, vpu.INTEGER_UNARY[fn](x.astype(np.int64)).astype(x.dtype))
+        wide: Array = vpu.INTEGER_UNARY[fn](x.astype(np.int64))
+        return deliver(op, args, wide.astype(x.dtype))
 
     @impl(BinaryOp)
     def run_binary(self, _: Interpreter, op: BinaryOp, args: PythonValues) -> PythonValues:
@@ -105,13 +107,14 @@ class VpuFunctions(InterpreterFunctions):
             return deliver(op, args, vpu.COMPARE[fn](a, b))
         if a.dtype == np.float32:
             return deliver(op, args, vpu.BINARY[fn](a, b))
-        wide = vpu.INTEGER_BINARY[fn](a.astype(np.int64), b.astype(np.int64))
+        wide: Array = vpu.INTEGER_BINARY[fn](a.astype(np.int64), b.astype(np.int64))
         return deliver(op, args, wide.astype(a.dtype))
 
     @impl(SelectOp)
     def run_select(self, _: Interpreter, op: SelectOp, args: PythonValues) -> PythonValues:
         condition, a, b, _init = args
-        return deliver(op, args, np.where(condition, a, b))
+        chosen: Array = np.where(condition, a, b)
+        return deliver(op, args, chosen)
 
     @impl(CastOp)
     def run_cast(self, _: Interpreter, op: CastOp, args: PythonValues) -> PythonValues:
