@@ -35,6 +35,18 @@ PASSES = (
     "fuse-gelu",
     "fuse-attention",
     "fold-batch-norm",
+    # spu and vpu on tensors
+    "fuse-epilogue",
+    "sparsify",
+    "calibrate",
+    "quantise",
+    "convert-bf16",
+    "fold-qdq",
+    "encode",
+    # memrefs
+    "bufferise",
+    "plan-memory",
+    "tile",
 )
 """Passes in the order in which a pipeline would run them; the file has the same name."""
 

@@ -1,0 +1,151 @@
+"""Record the range of every activation, from running the tensor-level module on sample inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import DenseArrayBase, ModuleOp, f32
+from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
+from xdsl.passes import ModulePass
+
+from spu_ir.dialects.destination import DestinationOp
+from spu_ir.dialects.types import Array, element_of
+from spu_ir.errors import SpuError
+from spu_ir.interpreters import interpret, main_of, signature_of
+from spu_ir.transforms.rewriting import argument_attr, set_argument_attr
+
+RANGE = "range"
+"""The attribute of an op, or of a function's argument: `array<f32: low, high>`."""
+
+
+@dataclass
+class Observer:
+    """What calibration keeps of one value: its smallest and largest finite element, and 0."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def see(self, array: Array) -> None:
+        """Take another run's value, f32 of any shape, into account."""
+        if array.size == 0:
+            return
+        low, high = array.min(), array.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            # Attention masks hold -inf; a grid can only cover what is finite.
+            finite = array[np.isfinite(array)]
+            low, high = finite.min(initial=0), finite.max(initial=0)
+        self.low = min(self.low, float(low))
+        self.high = max(self.high, float(high))
+
+
+@dataclass
+class Calibration:
+    """Observers of a module's f32 activations; called after every op that is interpreted."""
+
+    observers: dict[SSAValue, Observer] = field(default_factory=dict[SSAValue, Observer])
+
+    def see(self, value: SSAValue, array: Array) -> None:
+        if element_of(value) == f32:
+            self.observers.setdefault(value, Observer()).see(array)
+
+    def __call__(self, op: Operation, results: Sequence[Any]) -> None:
+        if isinstance(op, DestinationOp) and len(op.results) == 1:
+            self.see(op.results[0], cast("Array", results[0]))
+
+    def record(self) -> None:
+        """Write the ranges into the IR."""
+        for value, observer in self.observers.items():
+            attr = DenseArrayBase.from_list(f32, [observer.low, observer.high])
+            if isinstance(value, BlockArgument):
+                set_argument_attr(value, RANGE, attr)
+            elif isinstance(value.owner, Operation):
+                value.owner.attributes[RANGE] = attr
+
+
+def range_of(value: SSAValue) -> tuple[float, float] | None:
+    """The calibrated (lowest, highest) element of a value, which include 0; None if unknown."""
+    if isinstance(value, BlockArgument):
+        attr = argument_attr(value, RANGE)
+    else:
+        assert isinstance(value, OpResult)
+        attr = value.op.attributes.get(RANGE) if len(value.op.results) == 1 else None
+    if not isinstance(attr, DenseArrayBase):
+        return None
+    low, high = (float(bound) for bound in attr.get_values())
+    return low, high
+
+
+def calibrate(
+    module: ModuleOp,
+    ctx: Context,
+    feeds: Iterable[Mapping[str, Array]],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """
+    Run `@main` of a tensor-level module on every feed (input name -> array) and record ranges.
+
+    Every f32 result of an op, and every f32 argument, gets `range = array<f32: low, high>`, which
+    includes 0. `progress(done)` is called after each feed. Raises SpuError when there is no feed
+    or one does not fit the module's inputs.
+    """
+    main = main_of(module)
+    names = [port.name for port in signature_of(main).inputs]
+    calibration = Calibration()
+    done = 0
+    for feed in feeds:
+        interpret(module, ctx, feed, listener=calibration)
+        for name, argument in zip(names, main.body.block.args, strict=True):
+            calibration.see(argument, feed[name])
+        done += 1
+        if progress is not None:
+            progress(done)
+    if not done:
+        raise SpuError(
+            "there is nothing to calibrate with", remedy="pass at least one feed of every input"
+        )
+    calibration.record()
+
+
+def read_feeds(path: str) -> list[dict[str, Array]]:
+    """
+    The feeds in an `.npz` file: arrays called as the inputs, or `0/input`, `1/input`, ...
+
+    Raises SpuError when the file is missing or is not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise SpuError(
+            f"the feeds in {path!r} cannot be read: {error}",
+            remedy="write them with numpy.savez(path, input=array)",
+        ) from error
+    feeds: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        number, slash, name = key.partition("/")
+        if slash and number.isdigit():
+            feeds.setdefault(number, {})[name] = array
+        else:
+            feeds.setdefault("", {})[key] = array
+    return list(feeds.values())
+
+
+@dataclass(frozen=True)
+class CalibratePass(ModulePass):
+    """
+    Run the module on the inputs in an `.npz` file and record the range of every activation.
+
+    The file's arrays are called as the model's inputs; for several feeds `0/input`, `1/input`.
+    """
+
+    name = "calibrate"
+    preserves: ClassVar[str] = "exact"
+
+    feeds: str
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        calibrate(op, ctx, read_feeds(self.feeds))
