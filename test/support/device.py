@@ -1,0 +1,64 @@
+"""Compile C on the device headers for a test, at any ISA level that this host can run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from spu_ir.runtime.build import ARITHMETIC, DEVICE, WARNINGS
+from spu_ir.runtime.isa import LEVELS, architecture_levels
+
+SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+
+
+@cache
+def levels_of_host() -> tuple[str, ...]:
+    """The levels that this host can run, the most general first."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags: set[str] = set()
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("flags"):
+                flags.update(line.partition(":")[2].split())
+                break
+    return tuple(name for name in architecture_levels() if LEVELS[name].cpuinfo <= flags)
+
+
+@cache
+def _folder() -> Path:
+    # The session's cache, so that test processes on other cores find what one has built.
+    root = os.environ.get("SPU_IR_CACHE") or tempfile.mkdtemp(prefix="spu-ir-test-")
+    folder = Path(root) / "test-support"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@cache
+def build(source: Path, level: str, *, sanitise: bool = False, shared: bool = True) -> Path:
+    """
+    The shared library (or executable) of `source` at `level`, as strict as generated programs.
+
+    Built once for the same bytes of the source, the headers and the flags.
+    """
+    compiler = shutil.which(os.environ.get("CC", "gcc")) or "gcc"
+    flags = [*ARITHMETIC, *WARNINGS, *LEVELS[level].flags, f"-I{DEVICE}"]
+    flags += SANITISERS if sanitise else ()
+    flags += ("-shared", "-fPIC") if shared else ()
+    texts = [source, *sorted(DEVICE.glob("*.h"))]
+    key = hashlib.sha256(" ".join([compiler, *flags]).encode())
+    for text in texts:
+        key.update(text.read_bytes())
+    target = _folder() / f"{source.stem}-{level}-{key.hexdigest()[:16]}{'.so' if shared else ''}"
+    if not target.exists():
+        part = target.with_suffix(f".part{os.getpid()}")
+        command = [compiler, *flags, str(source), "-o", str(part), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+        part.replace(target)
+    return target
