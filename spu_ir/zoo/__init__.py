@@ -5,9 +5,9 @@ Builders of known models as ONNX, from real or random weights, without their fra
 weights; `prune` makes the FP32 reference of a sparse compilation.
 """
 
-from .bert import BertConfig, bert
+from .bert_model import BertConfig, bert
 from .common import save
-from .minilm import minilm, minilm_config, minilm_tokenizer, minilm_weights
+from .minilm_model import minilm, minilm_config, minilm_tokenizer, minilm_weights
 from .pruning import prune
 from .resnet import resnet50
 

@@ -57,7 +57,7 @@ class GraphBuilder:
     def constant(self, name: str, value: Array) -> str:
         """An initialiser; the same name twice is the same constant."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+            self._constants[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def integers(self, *values: int) -> str:

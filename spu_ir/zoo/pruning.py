@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from spu_ir.errors import SpuError
+from spu_ir.packing.prune import prune_banked
 
 from .common import Array
 
@@ -120,9 +121,9 @@ class _Rows:
     def prune(self, weight: Array, slots: int, bank: int) -> Array:
         """The weight with all but `slots` numbers of every bank of every row set to zero."""
         if self.layout == "linear, [n, k]":
-            return prune_runs(weight, weight.shape[1], slots, bank)
+            return _prune_runs(weight, weight.shape[1], slots, bank)
         if self.layout == "linear, [k, n]":
-            return np.ascontiguousarray(prune_runs(weight.T, len(weight), slots, bank).T)
+            return np.ascontiguousarray(_prune_runs(weight.T, len(weight), slots, bank).T)
         return _prune_filters(weight, slots, bank, whole_rows=self.layout == "conv rows")
 
 
@@ -141,40 +142,13 @@ def _prunable_filters(weight: Array, group: int) -> bool:
 def _prune_filters(weight: Array, slots: int, bank: int, *, whole_rows: bool) -> Array:
     last = weight.transpose(0, 2, 3, 1)  # [out, kh, kw, channels]
     run = last.shape[3] * (last.shape[2] if whole_rows else 1)
-    kept = prune_runs(last.reshape(len(last), -1), run, slots, bank).reshape(last.shape)
+    kept = _prune_runs(last.reshape(len(last), -1), run, slots, bank).reshape(last.shape)
     return np.ascontiguousarray(kept.transpose(0, 3, 1, 2))
 
 
-def prune_runs(rows: Array, run: int, slots: int, bank: int) -> Array:
-    """
-    Keep the `slots` largest magnitudes of each bank of f32 `[n, k]`; k is a multiple of `run`.
-
-    Banks are cut inside runs of `run` numbers, so the last one of each run may be short.
-    """
-    runs = rows.reshape(len(rows), -1, run)
-    kept = np.zeros_like(runs, order="C")
-    whole = run - run % bank
-    for start, stop, width in ((0, whole, bank), (whole, run, run - whole)):
-        if start == stop:
-            continue
-        banks = runs[:, :, start:stop].reshape(-1, width)
-        kept[:, :, start:stop] = np.where(_largest(np.abs(banks), slots), banks, 0).reshape(
-            len(rows), -1, stop - start
-        )
-    return kept.reshape(rows.shape)
-
-
-def _largest(magnitudes: Array, count: int) -> Array:
-    """Which `count` numbers of each row are the largest, the first of equals: bool `[n, width]`."""
-    width = magnitudes.shape[1]
-    if count >= width:
-        return np.ones(magnitudes.shape, np.bool_)
-    least = np.partition(magnitudes, width - count, axis=1)[:, width - count, None]
-    above: Array = magnitudes > least
-    equal: Array = magnitudes == least
-    room = count - above.sum(axis=1, keepdims=True)
-    first: Array = np.cumsum(equal, axis=1) <= room
-    return np.logical_or(above, np.logical_and(equal, first))
+def _prune_runs(rows: Array, run: int, slots: int, bank: int) -> Array:
+    """Prune f32 `[n, k]` in banks that are cut inside contiguous runs of `run` numbers."""
+    return prune_banked(rows, [(0, run)] * (rows.shape[1] // run), bank, slots)
 
 
 def _uses(graph: onnx.GraphProto) -> Iterator[str]:

@@ -120,10 +120,10 @@ class _Random:
         return self.random.standard_normal(shape, np.float32) * np.float32(deviation)
 
     def images(self) -> Array:
-        """A batch of unit variance, f32 `[8, 128, 128, 3]`."""
-        total = np.zeros((8, 128, 128, 3), np.float32)
-        for cell in (1, 4, 16, 64):
-            noise = self.normal((8, 128 // cell, 128 // cell, 3), 0.5)
+        """A batch of unit variance, f32 `[8, 96, 96, 3]`."""
+        total = np.zeros((8, 96, 96, 3), np.float32)
+        for cell in (1, 4, 12, 48):
+            noise = self.normal((8, 96 // cell, 96 // cell, 3), 0.5)
             total += noise.repeat(cell, 1).repeat(cell, 2)
         return total
 

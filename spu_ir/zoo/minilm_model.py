@@ -19,7 +19,7 @@ from safetensors.numpy import load
 
 from spu_ir.errors import SpuError
 
-from .bert import BertConfig, bert
+from .bert_model import BertConfig, bert
 from .common import Array
 
 PACKAGE = "all_minilm_l6_v2"

@@ -1,0 +1,189 @@
+"""
+Semantic search on real input: `make run`.
+
+Builds all-MiniLM-L6-v2 as an ONNX model from its real weights, compiles it to INT8, embeds
+`corpus.txt`, and answers three queries. It prints what every layer became, the time per sentence
+and how near the embeddings are to FP32's, and exits with 1 if an answer is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer
+
+import spu_ir
+from spu_ir import zoo
+from spu_ir.zoo.minilm_model import MAX_TOKENS
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Feeds: TypeAlias = dict[str, Array]
+
+CORPUS = Path(__file__).with_name("corpus.txt")
+BATCH = 64
+
+QUERIES = {
+    "Why does my espresso taste so harsh?": "Letting coffee brew for too long",
+    "How can I make a deep learning model smaller and quicker?": "Removing small weights",
+    "Why are roads gritted in winter?": "Salt lowers the freezing point",
+}
+"""Query -> how the sentence that answers it begins."""
+
+
+def tokenise(tokenizer: Tokenizer, sentences: Sequence[str]) -> Feeds:
+    """The model's inputs, int64 `[sentences, longest]`."""
+    encoded = tokenizer.encode_batch(list(sentences))
+    return {
+        "input_ids": np.array([one.ids for one in encoded], np.int64),
+        "attention_mask": np.array([one.attention_mask for one in encoded], np.int64),
+        "token_type_ids": np.array([one.type_ids for one in encoded], np.int64),
+    }
+
+
+def reference(model: onnx.ModelProto) -> tuple[str, Callable[[Feeds], Array]]:
+    """Who computes the FP32 embedding, and how: ONNX Runtime if installed, else ONNX itself."""
+    if find_spec("onnxruntime") is not None:
+        runtime: Any = import_module("onnxruntime")
+        session = runtime.InferenceSession(model.SerializeToString())
+        return "ONNX Runtime", lambda feeds: session.run(["embedding"], feeds)[0]
+    evaluator: Any = ReferenceEvaluator(model)
+    return "ONNX's reference", lambda feeds: evaluator.run(["embedding"], feeds)[0]
+
+
+def seconds(run: Callable[[], object], repeat: int = 5) -> float:
+    """The least wall-clock time of several runs."""
+    times: list[float] = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def search(precision: str, threads: int | None, progress: Any = None) -> dict[str, Any]:
+    """Compile, embed, answer and measure; everything in the result can be written as JSON."""
+    tokenizer = Tokenizer.from_str(zoo.minilm_tokenizer())
+    tokenizer.enable_truncation(MAX_TOKENS)
+    tokenizer.enable_padding()
+    model = zoo.minilm()
+
+    start = time.perf_counter()
+    compiled = spu_ir.compile(
+        model,
+        precision=precision,
+        shapes={"batch": (1, BATCH), "seq": (1, MAX_TOKENS)},
+        threads=threads,
+        progress=progress,
+    )
+    compile_seconds = time.perf_counter() - start
+
+    sentences = CORPUS.read_text().splitlines()
+    feeds = tokenise(tokenizer, sentences)
+    embeddings = compiled.run(feeds)["embedding"]
+    name, run_reference = reference(model)
+    expected = run_reference(feeds)
+    cosines = (embeddings * expected).sum(1) / np.linalg.norm(embeddings, axis=1)
+
+    answers: list[dict[str, Any]] = []
+    for query, begins in QUERIES.items():
+        scores = embeddings @ compiled.run(tokenise(tokenizer, [query]))["embedding"][0]
+        best = int(scores.argmax())
+        answers.append(
+            {
+                "query": query,
+                "answer": sentences[best],
+                "score": float(scores[best]),
+                "right": sentences[best].startswith(begins),
+            }
+        )
+    one = tokenise(tokenizer, sentences[:1])
+    return {
+        "model": "all-MiniLM-L6-v2",
+        "precision": precision,
+        "sentences": len(sentences),
+        "tokens": int(feeds["attention_mask"].sum()),
+        "compile_seconds": compile_seconds,
+        "seconds_per_sentence": seconds(lambda: compiled.run(feeds)) / len(sentences),
+        "seconds_one_sentence": seconds(lambda: compiled.run(one)),
+        "reference": name,
+        "cosine_mean": float(cosines.mean()),
+        "cosine_min": float(cosines.min()),
+        "answers": answers,
+        "report": compiled.report(),
+    }
+
+
+def layer_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The layer report, equal layers counted once."""
+    columns = ("op", "shape", "precision", "format", "density", "bytes", "fallback")
+    table = Table(title="Layers", title_justify="left")
+    table.add_column("layers", justify="right")
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("density", "bytes") else "left")
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3g}"
+        return "" if value is None else str(value)
+
+    counts = Counter(tuple(cell(row.get(column)) for column in columns) for row in rows)
+    for cells, count in counts.items():
+        table.add_row(str(count), *cells)
+    return table
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """Print a result for people."""
+    console.print(layer_table(result["report"]))
+    console.print()
+    for answer in result["answers"]:
+        mark = "[green]right[/]" if answer["right"] else "[red]wrong[/]"
+        console.print(f"[bold]{answer['query']}[/]")
+        console.print(f"  {answer['score']:.3f}  {answer['answer']}  {mark}")
+    console.print()
+    console.print(
+        f"compiled in {result['compile_seconds']:.1f} s; "
+        f"{result['seconds_per_sentence'] * 1e3:.2f} ms a sentence "
+        f"({result['sentences']} at once, {result['tokens']} tokens), "
+        f"{result['seconds_one_sentence'] * 1e3:.2f} ms for one alone"
+    )
+    console.print(
+        f"cosine similarity to {result['reference']} in FP32: mean {result['cosine_mean']:.5f}, "
+        f"least {result['cosine_min']:.5f}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Semantic search with all-MiniLM-L6-v2.")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--precision", choices=("int8", "bf16", "fp32"), default="int8")
+    parser.add_argument("--threads", type=int, help="default: one a core")
+    options = parser.parse_args(arguments)
+    try:
+        result = search(options.precision, options.threads)
+    except spu_ir.SpuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result, Console())
+    return 0 if all(answer["right"] for answer in result["answers"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
