@@ -136,7 +136,7 @@ def _build_level(compiler: Compiler, headers: str, shared: Path, source: str, le
 def _build_host(compiler: Compiler, headers: str) -> Path:
     """The object that every library shares: `host.c` and cffi's glue."""
     include = _python_headers()
-    glue = glue_source()
+    glue = _glue()
     strict = (*ARITHMETIC, *WARNINGS, *_SHARED, "-pthread")
     # The glue is not ours to keep free of warnings.
     lenient = ("-std=gnu11", "-O2", "-w", *_SHARED, f"-I{include}")
@@ -154,6 +154,11 @@ def _build_host(compiler: Compiler, headers: str) -> Path:
             _call(compiler, ["-r", "-nostdlib", "-o", str(path), *map(str, parts)], text)
 
     return cached("host", key[:32], ".o", make)
+
+
+@cache
+def _glue() -> str:
+    return glue_source()
 
 
 def _python_headers() -> str:

@@ -61,7 +61,7 @@ class _Functions(Protocol):
 _first: dict[str, tuple[_Ffi, _Functions]] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Library:
     """
     One loaded program.
@@ -162,8 +162,10 @@ def glue_source() -> str:
     builder: Any = importlib.import_module("cffi").FFI()
     builder.cdef(CDEF)
     # The C compiler holds the declarations above against these headers.
-    builder.set_source(MODULE, '#include "context.h"\n#include "host.h"\n')
+    headers = '#include "context.h"\n#include "host.h"\n'
+    # What FFI.emit_c_code calls too, but that would print a line on stdout.
+    recompiler: Any = importlib.import_module("cffi.recompiler")
     with TemporaryDirectory() as folder:
         path = Path(folder) / "glue.c"
-        builder.emit_c_code(str(path))
+        recompiler.make_c_source(builder, MODULE, headers, str(path))
         return path.read_text(encoding="utf-8")

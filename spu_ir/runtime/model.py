@@ -195,16 +195,14 @@ class CompiledModel:
 
     def _match(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The inputs in order, contiguous and aligned, of the right dtype and rank."""
-        expected = "the inputs are " + "; ".join(map(str, self.inputs))
         given = cast(Mapping[str, object], feeds)  # By the annotation; by callers, who knows.
-        known = {port.name for port in self.inputs}
-        for name in given:
-            if name not in known:
-                raise SpuError(f"there is no input {name!r}", remedy=expected)
+        names = {port.name for port in self.inputs}
+        for name in given.keys() - names:
+            raise SpuError(f"there is no input {name!r}", remedy=self._expected())
+        for name in names - given.keys():
+            raise SpuError(f"the input {name!r} is missing", remedy=self._expected())
         arrays: list[Array] = []
         for port in self.inputs:
-            if port.name not in given:
-                raise SpuError(f"the input {port.name!r} is missing", remedy=expected)
             value = given[port.name]
             if not isinstance(value, np.ndarray | np.generic):
                 raise SpuError(
@@ -222,8 +220,13 @@ class CompiledModel:
                     f"the input {port.name!r} has the shape {list(array.shape)}",
                     remedy=f"expected {port}",
                 )
-            arrays.append(np.require(array, requirements=["C", "A"]))
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                array = np.require(array, requirements=["C", "A"])
+            arrays.append(array)
         return arrays
+
+    def _expected(self) -> str:
+        return "the inputs are " + "; ".join(map(str, self.inputs))
 
     def _extents_of(self, arrays: list[Array]) -> list[int]:
         """The run-time extents in order, as all inputs agree on them."""
@@ -243,7 +246,7 @@ class CompiledModel:
                     raise SpuError(
                         f"the extent {d!r} is {first} in the input {where!r} and {size} in "
                         f"{port.name!r}",
-                        remedy=f"expected {'; '.join(map(str, self.inputs))}",
+                        remedy=self._expected(),
                     )
         result: list[int] = []
         for extent in self.extents:

@@ -78,7 +78,7 @@ def write_package(path: Path, package: Package) -> None:
             file.write(package.weights.image)
         (folder / "lib").mkdir()
         libraries: dict[str, Json] = {}
-        for level, library in package.libraries.items():
+        for level, library in sorted(package.libraries.items()):
             digest = _file_digest(library)
             libraries[level] = digest
             shutil.copyfile(library, folder / _library_name(level, digest))
@@ -131,7 +131,9 @@ def read_package(path: Path, verify: Verify = "once") -> Package:
         text[name] = data.decode("utf-8", errors="replace")
     libraries: dict[str, Path] = {}
     stored = reader.fields("libraries")
-    for level in stored.table.keys() & LEVELS.keys():  # Later minor versions may have more.
+    for level in LEVELS:  # Later minor versions may have more.
+        if level not in stored.table:
+            continue
         digest = stored.text(level)
         if not _DIGEST.fullmatch(digest):
             raise reader.damaged(f"the digest of level {level} is none")
