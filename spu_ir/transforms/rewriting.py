@@ -70,11 +70,10 @@ def rebuilt(
     The names are those of the operands of `EpilogueOp`; discardable attributes are kept.
     """
     chosen: dict[str, Any] = {name: getattr(op, name) for name in EPILOGUE_OPERANDS}
+    chosen.update(operands)
     kept = {name: attr for name, attr in op.properties.items() if name != "operandSegmentSizes"}
     return type(op)(
-        **(chosen | operands),
-        properties=kept | dict(properties or {}),
-        attributes=dict(op.attributes),
+        **chosen, properties=kept | dict(properties or {}), attributes=dict(op.attributes)
     )
 
 
