@@ -13,7 +13,7 @@ from pathlib import Path
 from spu_ir.runtime.build import ARITHMETIC, DEVICE, WARNINGS
 from spu_ir.runtime.isa import LEVELS, architecture_levels
 
-SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O0")
 
 
 @cache
