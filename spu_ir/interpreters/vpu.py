@@ -112,9 +112,10 @@ class VpuFunctions(InterpreterFunctions):
 
     @impl(SelectOp)
     def run_select(self, _: Interpreter, op: SelectOp, args: PythonValues) -> PythonValues:
-        condition, a, b, _init = args
-        chosen: Array = np.where(condition, a, b)
-        return deliver(op, args, chosen)
+        condition: Array = args[0]
+        a: Array = args[1]
+        b: Array = args[2]
+        return deliver(op, args, np.where(condition, a, b))
 
     @impl(CastOp)
     def run_cast(self, _: Interpreter, op: CastOp, args: PythonValues) -> PythonValues:
