@@ -80,7 +80,8 @@ class EncodePass(ModulePass):
     """
 
     name = "encode"
-    preserves: ClassVar[str] = "exact"
+    # Banked bf16 products are summed in the order of their slots; int8 is exact in any order.
+    preserves: ClassVar[str] = "tolerance(1e-5)"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         encoded: dict[tuple[SSAValue, BankedAttr], SSAValue] = {}
