@@ -292,3 +292,42 @@ def test_every_number_of_rows(spu: Device, kind: str, rows: int, share: int) -> 
         tile_share=min(share, 2),
     )
     check(spu, (product, Epilogue()))
+
+
+def plain_product(x: Array, weight: Array) -> Product:
+    """A dense bfloat16 product of `[M, K]` and `[N, K]`."""
+    return Product(
+        x=x.astype(bfloat16),
+        starts=np.zeros(1, dtype=np.int64),
+        run_rows=x.shape[0],
+        x_stride=2 * x.shape[1],
+        weight=weight.astype(bfloat16),
+        segments=[(0, x.shape[1])],
+    )
+
+
+@pytest.mark.parametrize("middle", [-63, 64])
+def test_bf16_at_the_ends_of_the_range(spu: Device, middle: int) -> None:
+    """Products and sums that underflow, overflow and cancel there."""
+    rng = np.random.default_rng(7)
+
+    def near(*shape: int) -> Array:
+        mantissa = 1 + rng.integers(0, 128, shape) / 128
+        sign = rng.choice((-1.0, 1.0), shape)
+        return sign * np.ldexp(mantissa, middle + rng.integers(-8, 6, shape))
+
+    check(spu, (plain_product(near(25, 10), near(33, 10)), Epilogue()))
+
+
+@pytest.mark.parametrize(
+    ("less", "expected"),
+    [(1.5, 0.0), (1.0, 2.0**-126), (0.5, 2.0**-126)],
+)
+def test_bf16_flushes_what_is_denormal_after_rounding(
+    spu: Device, less: float, expected: float
+) -> None:
+    """2^-126 - less * 2^-151: rounded to 24 bits it is below 2^-126 or it is not."""
+    x = np.array([[-less * 2.0**-75, 2.0**-63]])
+    w = np.array([[2.0**-76, 2.0**-63]])
+    got = spu.run(plain_product(x, w), Epilogue())
+    assert got.tolist() == [[expected]]
