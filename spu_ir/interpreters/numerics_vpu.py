@@ -167,10 +167,10 @@ UNARY: dict[str, Callable[[F32], F32]] = {
     "erf": erf,
     **ACTIVATIONS,
     "softplus": softplus,
-    "floor": np.floor,
-    "ceil": np.ceil,
+    "floor": quiet(np.floor),
+    "ceil": quiet(np.ceil),
     "round": quiet(np.rint),
-    "sign": sign,
+    "sign": quiet(sign),
 }
 """Functions of one f32 operand by their names in the IR."""
 
@@ -180,8 +180,8 @@ BINARY: dict[str, Callable[[F32, F32], F32]] = {
     "mul": quiet(lambda a, b: a * b),
     "div": quiet(np.divide),
     "pow": power,
-    "min": minimum,
-    "max": maximum,
+    "min": quiet(minimum),
+    "max": quiet(maximum),
 }
 """Functions of two f32 operands of broadcastable shapes."""
 
@@ -337,19 +337,23 @@ def reduce(x: F32, fn: str, axes: Sequence[int]) -> F32:
         *(x.shape[axis] for axis in kept),
         *([prod(x.shape[cut:])] if cut < x.ndim else []),
     )
+    shape = [x.shape[axis] for axis in kept]
     if fn == "log_sum_exp":
         if leading and cut < x.ndim:
             raise ValueError("log_sum_exp reduces either the last axes or others, not both")
-        return _reduce_log_sum_exp(part[0] if not leading else part, not leading)
+        return _reduce_log_sum_exp(part, not leading).reshape(shape)
     part = _MAPS[fn](part) if fn in _MAPS else part
     if cut < x.ndim:
         part = _LANES.get(fn, sum_lanes)(part)
-    result = reduce_strided(part, fn) if leading else part[0]
+    # Never without an axis, so that numpy gives arrays and not scalars.
+    result = reduce_strided(part, fn)[None] if leading else part
     if fn == "mean":
-        return np.divide(result, _f(count))
-    if fn == "l2":
-        return np.sqrt(result)
-    return log(result) if fn == "log_sum" else result
+        result = np.divide(result, _f(count))
+    elif fn == "l2":
+        result = np.sqrt(result)
+    elif fn == "log_sum":
+        result = log(result)
+    return result.reshape(shape)
 
 
 # ---- softmax and normalisation, over the last axis
@@ -373,7 +377,7 @@ def softmax_strided(x: F32) -> F32:
 def log_softmax(x: F32) -> F32:
     """(x - max) - log(sum of exp(x - max))."""
     shifted = x - max_lanes(x)[..., None]
-    return shifted - log(sum_lanes(exp(shifted)))[..., None]
+    return shifted - log(sum_lanes(exp(shifted))[..., None])
 
 
 def _mean(x: F32) -> F32:
