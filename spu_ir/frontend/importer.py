@@ -30,7 +30,7 @@ from xdsl.dialects.builtin import (
     i64,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from spu_ir.dialects.onnx import NoValue, OnnxOp, Yield, graph_attributes, newest, op_at
@@ -79,6 +79,28 @@ def import_model(
         model = _inline(model)
     check_graph(model.graph, opset)
     return _Importer(model, opset, folder, store_of(ctx), Extents(shapes)).module()
+
+
+def import_fragment(
+    model: ModelProto, inputs: Mapping[str, SSAValue], ctx: Context
+) -> tuple[list[Operation], list[SSAValue]]:
+    """
+    Import the nodes of a small model as detached ops whose inputs are existing values.
+
+    `inputs` gives a value for each input of the graph. Returns the ops in order, and the values
+    of the graph's outputs. Raises SpuError as `import_model` does.
+    """
+    opset = check_versions(model)
+    importer = _Importer(model, opset, None, store_of(ctx), Extents(None))
+    scope = _Scope(Block(), run_inference(light_model(model, {}), strict=False))
+    scope.values.update(inputs)
+    # Constants among the inputs may be given with their values too, for the converter's sake.
+    scope.pending = {t.name: t for t in model.graph.initializer if t.name not in inputs}
+    results = importer.graph(model.graph, scope)
+    ops = list(scope.block.ops)
+    for op in ops:
+        op.detach()
+    return ops, results
 
 
 def _parse(data: bytes) -> ModelProto:
@@ -156,7 +178,7 @@ class _Importer:
             argument.name_hint = clean_name(value.name)
             scope.values[value.name] = argument
         scope.pending = {tensor.name: tensor for tensor in graph.initializer}
-        results = self._graph(graph, scope)
+        results = self.graph(graph, scope)
         block.add_op(ReturnOp(*results))
 
         result_params = [
@@ -197,7 +219,7 @@ class _Importer:
         place = {"node": node_label(node), "op": node.op_type} if node else {}
         return value_type(proto, what, lambda name: name if name in known else "", **place)
 
-    def _graph(self, graph: GraphProto, scope: _Scope) -> list[SSAValue]:
+    def graph(self, graph: GraphProto, scope: _Scope) -> list[SSAValue]:
         """Import all nodes of a graph into the scope's block and return its outputs."""
         for node in graph.node:
             self._constants_for(node, scope)
@@ -324,7 +346,7 @@ class _Importer:
         inner = _Scope(block, inferred, scope)
         inner.values.update(zip([value.name for value in graph.input], block.args, strict=True))
         inner.pending = {tensor.name: tensor for tensor in graph.initializer}
-        block.add_op(Yield(self._graph(graph, inner)))
+        block.add_op(Yield(self.graph(graph, inner)))
         return Region(block)
 
     def _attributes(self, node: NodeProto, op: type[OnnxOp]) -> dict[str, Attribute]:
