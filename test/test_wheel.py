@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -51,13 +52,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # setuptools leaves its build/ folder beside pyproject.toml, so it gets a copy of the files.
     source = folder / "source"
-    source.mkdir()
-    files = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
-    for name in files:
-        if (ROOT / name).is_file() and not any(p.is_symlink() for p in (ROOT / name).parents):
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
+    rubbish = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "spu_ir", source / "spu_ir", ignore=rubbish)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for name in ("codegen", "dialects", "runtime"):
+        (source / name).symlink_to(f"spu_ir/{name}")
     run(
         sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
         "--wheel-dir", folder, source, cwd=folder,
