@@ -20,9 +20,9 @@
 // CHECK: spu.conv: x must be [N, H, W, C], weight [O, KH, KW, C / groups], init [N, OH, OW, O]
 
 // -----
-%x, %w, %y = "test.op"() : () -> (tensor<1x?x8x4xf32>, tensor<8x3x3x4xf32>, tensor<1x?x6x8xf32>)
-%r = spu.conv %x, %w into %y : tensor<1x?x8x4xf32>, tensor<8x3x3x4xf32>, tensor<1x?x6x8xf32> -> tensor<1x?x6x8xf32>
-// CHECK: spu.conv: only the batch may be a run-time extent, got x [1, ?, 8, 4]
+%x, %w, %y = "test.op"() : () -> (tensor<1x8x8x?xf32>, tensor<8x3x3x4xf32>, tensor<1x6x6x8xf32>)
+%r = spu.conv %x, %w into %y : tensor<1x8x8x?xf32>, tensor<8x3x3x4xf32>, tensor<1x6x6x8xf32> -> tensor<1x6x6x8xf32>
+// CHECK: spu.conv: x's channels and the kernel must have static extents, got x [1, 8, 8, ?] and weight [8, 3, 3, 4]
 
 // -----
 %x, %w, %y = "test.op"() : () -> (tensor<1x8x8x4xf32>, tensor<8x3x3x4xf32>, tensor<1x6x6x8xf32>)
