@@ -50,7 +50,7 @@ PASSES = (
 )
 """Passes in the order in which a pipeline would run them; the file has the same name."""
 
-TARGETS: dict[str, str] = {}
+TARGETS = {"c": "spu_ir.codegen.target:CTarget"}
 """Name of a target (`spu-opt -t name`) -> `module:class` of its `Target`."""
 
 _T = TypeVar("_T")

@@ -27,6 +27,7 @@ from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.antoum import ConstantOp, DmaOp, FillOp, Space, SpaceAttr
 from spu_ir.dialects.destination import DestinationOp
+from spu_ir.dialects.functions import OUTPUT
 from spu_ir.dialects.spu import ConvOp, MatmulOp, integers
 from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, shaped, ui8
 from spu_ir.dialects.vpu import ReshapeOp, array_attr
@@ -34,9 +35,6 @@ from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous, memref_of
 
 DDR = SpaceAttr(Space.DDR)
-
-OUTPUT = "spu.output"
-"""Marks the arguments of a bufferised function that are its outputs."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
-"""Run-time extents: their names, their bounds, and what index arithmetic makes of them."""
+"""The value of index arithmetic, given the run-time extents."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping
 
 from xdsl.dialects import arith, func, memref, tensor
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, StringAttr
-from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
+from xdsl.dialects.builtin import IntegerAttr
+from xdsl.ir import Operation, SSAValue
 
-EXTENTS = "spu.extents"
-"""The function attribute that bounds each named extent: `{batch = [1, 64]}`."""
+from spu_ir.dialects.functions import extent_name
 
 _ARITHMETIC: dict[type[Operation], Callable[[int, int], int]] = {
     arith.AddiOp: lambda a, b: a + b,
@@ -27,41 +25,6 @@ _ARITHMETIC: dict[type[Operation], Callable[[int, int], int]] = {
     arith.MinUIOp: min,
     arith.MaxUIOp: max,
 }
-
-
-def bounds(function: func.FuncOp) -> dict[str, tuple[int, int]]:
-    """The least and the greatest value of every named extent, in order."""
-    found = function.attributes.get(EXTENTS)
-    if not isinstance(found, DictionaryAttr):
-        return {}
-    result: dict[str, tuple[int, int]] = {}
-    for name, pair in found.data.items():
-        low, high = cast("ArrayAttr[IntegerAttr]", pair).data
-        result[name] = (low.value.data, high.value.data)
-    return result
-
-
-def dim_params(attributes: Mapping[str, Attribute]) -> dict[int, str]:
-    """Axis -> extent name, from an argument's `onnx.dim_params = "0:batch,1:seq"`."""
-    found = attributes.get("onnx.dim_params")
-    if not isinstance(found, StringAttr) or not found.data:
-        return {}
-    pairs = (part.partition(":") for part in found.data.split(","))
-    return {int(axis): name for axis, _, name in pairs}
-
-
-def argument_attributes(function: func.FuncOp) -> Sequence[Mapping[str, Attribute]]:
-    """The attribute dictionaries of a function's arguments, empty where it has none."""
-    if function.arg_attrs is None:
-        return [{} for _ in function.body.block.args]
-    return [attributes.data for attributes in function.arg_attrs]
-
-
-def extent_name(function: func.FuncOp, value: SSAValue, axis: int) -> str | None:
-    """The name of a function argument's run-time extent."""
-    if not isinstance(value, BlockArgument):
-        return None
-    return dim_params(argument_attributes(function)[value.index]).get(axis)
 
 
 def constant_index(value: SSAValue) -> int | None:

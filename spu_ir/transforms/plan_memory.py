@@ -14,10 +14,11 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.antoum import ArenaOp, Space, SpaceAttr
+from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.types import numpy_dtype
 from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, stated_extents
-from spu_ir.transforms.extents import bounds, evaluate
+from spu_ir.transforms.extents import evaluate
 
 ALIGNMENT = 64
 """Bytes: a bank, and a cache line of the host."""

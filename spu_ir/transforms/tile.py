@@ -17,10 +17,11 @@ from xdsl.rewriter import InsertPoint
 from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.spu import AttentionOp, ConvOp, MatmulOp, encoding_of, integers
+from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.types import shape_of
 from spu_ir.dialects.vpu import ConcatOp, PadOp, SliceOp
 from spu_ir.transforms.emitter import Emitter, Extent
-from spu_ir.transforms.extents import bounds, evaluate
+from spu_ir.transforms.extents import evaluate
 from spu_ir.transforms.tiling_rules import Map, Rule, rule_of
 
 LANES = 16
@@ -157,6 +158,9 @@ class TilePass(ModulePass):
             ]
             clone = _clone(op, [source, *views])
             clone.properties["groups"] = IntegerAttr(1, i64)
+            if groups > 1:
+                # Lane groups do not straddle the groups of the whole weight.
+                clone.attributes["group_lanes"] = IntegerAttr(each, i64)
             inner.insert(clone)
 
         def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
@@ -207,7 +211,7 @@ def _view(
 
 def _cut(emit: Emitter, offset: SSAValue, extent: Extent, step: int) -> Extent:
     """The size of the tile at `offset`: `step`, or what is left."""
-    if isinstance(extent, int) and extent % step == 0:
+    if step == 1 or (isinstance(extent, int) and extent % step == 0):
         return step
     return emit.minimum(emit.subtract(extent, offset), step)
 

@@ -6,5 +6,6 @@
 #include "vpu_pointwise.h"
 #include "vpu_pool.h"
 #include "vpu_rows.h"
+#include "vpu_strided.h"
 
 #endif

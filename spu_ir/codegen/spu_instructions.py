@@ -1,0 +1,258 @@
+"""C of the SPU's instructions: tiles of products, attention, batched products."""
+
+from __future__ import annotations
+
+import numpy as np
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
+from xdsl.ir import Operation, SSAValue
+
+from spu_ir.codegen.printer import Instruction, Printer, dtype_name
+from spu_ir.codegen.scope import Expr, Scope, View, c_float
+from spu_ir.codegen.weights import Placed, Segments, constant_of
+from spu_ir.dialects.spu import (
+    AttentionOp,
+    BatchMatmulOp,
+    ConvOp,
+    EpilogueOp,
+    MatmulOp,
+    integers,
+)
+from spu_ir.dialects.types import numpy_dtype, shape_of
+from spu_ir.errors import SpuError
+
+_TYPES = {"uint8": "SPU_I8", "bfloat16": "SPU_BF16", "float32": "SPU_F32"}
+_FORMATS = {"dense": "SPU_DENSE", "banked": "SPU_BANKED", "banked2": "SPU_BANKED2"}
+_SUFFIXES = {"float32": "F32", "bfloat16": "BF16", "uint8": "U8", "int8": "I8"}
+MAX_ROWS = 14
+"""SPU_MAX_ROWS of the device headers."""
+
+
+def _fixed(value: Expr, what: str) -> int:
+    if not isinstance(value, int):
+        raise SpuError(f"{what} of a product must be known at compile time", op="codegen")
+    return value
+
+
+def _segments(op: EpilogueOp, x: View) -> tuple[Segments, Expr]:
+    """The runs of a row's bytes that meet consecutive weights, and the stride between rows."""
+    size = numpy_dtype(x.element).itemsize
+    if isinstance(op, MatmulOp):
+        return ((0, shape_of(op.weight)[1]),), x.strides[0]
+    _, height, width, channels = shape_of(op.weight)
+    down, across = integers(op.dilations)
+    row, pixel = (_fixed(stride, "a stride") for stride in x.strides[1:3])
+    whole = across == 1 and pixel == channels
+    taps = [(y, x) for y in range(height) for x in ([0] if whole else range(width))]
+    length = width * channels if whole else channels
+    segments = tuple(((y * down * row + x * across * pixel) * size, length) for y, x in taps)
+    return segments, pixel * integers(op.strides)[1]
+
+
+def _declare_weight(printer: Printer, scope: Scope, placed: Placed) -> str:
+    """The variable that points to a packed weight; made once, in the program's own function."""
+    root = scope.root
+    value = ", ".join(
+        f".{name} = (const {_FIELD_TYPES[name]} *)(weights + {offset})"
+        for name, offset in placed.offsets.items()
+    )
+    if placed.number not in printer.weight_names:
+        struct = root.declare("const spu_weight", "{" + value + "}")
+        printer.weight_names[placed.number] = root.declare("const spu_weight *", f"&{struct}")
+    return scope.name_of_root(printer.weight_names[placed.number])
+
+
+_FIELD_TYPES = {
+    "index": "uint8_t",
+    "value": "uint8_t",
+    "offset": "int32_t",
+    "begin": "int32_t",
+    "correction": "int32_t",
+}
+
+
+def _product(printer: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, EpilogueOp)
+    constant, row = constant_of(op.weight)
+    x, out = scope.view(op.x), scope.view(op.init)
+    segments, x_stride = _segments(op, x)
+    layer = op.attributes.get("layer")
+    total = shape_of(constant.result)[0]
+    each = _group_lanes(op, total)
+    placed = printer.weights.packed(
+        constant,
+        segments,
+        op.x_zero.value.data,
+        total // each,
+        layer.data if isinstance(layer, StringAttr) else "",
+    )
+    first = row if isinstance(row, int) else scope.index(row)
+    kernel = _kernel(printer, op, placed)
+    weight = _declare_weight(printer, scope, placed)
+    rows_axis = 0 if isinstance(op, MatmulOp) else 2
+    fields = {
+        "w": weight,
+        "group": _lane_group(scope, first, each, total, placed.packed.lane_groups),
+        "rows": f"(int32_t){out.dims[rows_axis]}",
+        "lanes": f"(int32_t){out.dims[-1]}",
+        "x": x.pointer,
+        "x_stride": scope.multiply(x_stride, numpy_dtype(x.element).itemsize),
+        "out": out.pointer,
+        "out_stride": _byte_stride(scope, out, rows_axis),
+    }
+    for name in ("scale", "bias", "row_scale"):
+        value: SSAValue | None = getattr(op, name)
+        if value is not None:
+            fields[name] = scope.view(value).pointer
+    if op.residual is not None:
+        residual = scope.view(op.residual)
+        fields["residual"] = residual.pointer
+        fields["residual_stride"] = _byte_stride(scope, residual, rows_axis)
+    if op.residual_scale is not None and op.residual_zero is not None:
+        fields["residual_scale"] = _number(scope, op.residual_scale)
+        fields["residual_zero"] = _integer(scope, op.residual_zero)
+    if op.out_scale is not None and op.out_zero is not None:
+        inverse = np.float32(1.0) / np.float32(op.out_scale.value.data)
+        fields["out_inv_scale"] = _literal(scope, float(inverse))
+        fields["out_zero"] = _integer(scope, op.out_zero)
+    assignments = ", ".join(f".{name} = {value}" for name, value in fields.items())
+    scope.line(f"{kernel}(&(const spu_tile){{{assignments}}});")
+
+
+def _literal(scope: Scope, value: float) -> str:
+    """A number as a variable of the program's own function, so that equal kernels stay equal."""
+    if scope.parent is None:
+        return c_float(value)
+    return scope.name_of_root(scope.root.declare("const float", c_float(value)))
+
+
+def _number(scope: Scope, attr: FloatAttr) -> str:
+    return _literal(scope, float(np.float32(attr.value.data)))
+
+
+def _integer(scope: Scope, attr: IntegerAttr) -> str:
+    value = attr.value.data
+    if scope.parent is None:
+        return str(value)
+    return scope.name_of_root(scope.root.declare("const int32_t", str(value)))
+
+
+def _byte_stride(scope: Scope, view: View, axis: int) -> Expr:
+    return scope.multiply(view.strides[axis], numpy_dtype(view.element).itemsize)
+
+
+def _group_lanes(op: EpilogueOp, total: int) -> int:
+    """The output channels of one convolution group of the whole weight."""
+    found = op.attributes.get("group_lanes")
+    return found.value.data if isinstance(found, IntegerAttr) else total
+
+
+def _lane_group(scope: Scope, row: Expr, each: int, total: int, lane_groups: int) -> str:
+    if isinstance(row, int):
+        return str(row // each * lane_groups + row % each // 16)
+    if each == total:
+        return f"(int32_t)({row} / 16)"
+    return f"(int32_t)({row} / {each} * {lane_groups} + {row} % {each} / 16)"
+
+
+def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
+    """The name of the specialised kernel for an op: equal ones are one function."""
+    packed = placed.packed
+    bits = [
+        name
+        for name, value in (
+            ("SPU_SCALE", op.scale),
+            ("SPU_ROW_SCALE", op.row_scale),
+            ("SPU_BIAS", op.bias),
+        )
+        if value is not None
+    ]
+    residual = "NONE" if op.residual is None else _SUFFIXES[dtype_name(op.residual)]
+    text = (
+        "static __attribute__((noinline)) void @(const spu_tile *tile) {\n"
+        f"  spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {_FORMATS[packed.format]}, "
+        f"{packed.share},\n"
+        f"               {' | '.join(bits) or '0'}, SPU_RES_{residual},\n"
+        f"               SPU_ACT_{op.activation.data.upper()}, "
+        f"SPU_OUT_{_SUFFIXES[dtype_name(op.init)]});\n"
+        "}"
+    )
+    return printer.kernels.name("kernel", text)
+
+
+def _attention(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, AttentionOp)
+    if op.heads.value.data != 1:
+        raise SpuError("attention must be tiled to one head before code generation")
+    q, k, v, out = (scope.view(value) for value in (op.q, op.k, op.v, op.init))
+    mask = scope.view(op.mask) if op.mask is not None else None
+    batch, step = scope.counter(), scope.counter()
+    scope.open(f"for (int64_t {batch} = 0; {batch} < {out.dims[0]}; {batch}++)")
+    rows = out.dims[1]
+    scope.open(
+        f"for (int64_t {step} = 0; {step} < {rows}; {step} += SPU_ATTENTION_ROWS)"
+    )
+    left = scope.let(f"{rows} - {step}")
+    count = scope.let(f"{left} < SPU_ATTENTION_ROWS ? {left} : SPU_ATTENTION_ROWS")
+
+    def at(view: View, row: str | None) -> str:
+        place = f"{view.pointer} + {batch} * {view.strides[0]}"
+        return place if row is None else f"{place} + {row} * {view.strides[1]}"
+
+    if mask is None:
+        mask_text = "NULL, 0, 0"
+    else:
+        parts = [mask.pointer]
+        if mask.dims[0] != 1:
+            parts.append(f"{batch} * {mask.strides[0]}")
+        row_stride = mask.strides[2] if mask.dims[2] != 1 else 0
+        if row_stride != 0:
+            parts.append(f"{step} * {row_stride}")
+        column = mask.strides[3] if mask.dims[3] != 1 else 0
+        mask_text = f"{' + '.join(parts)}, {row_stride}, {column}"
+    causal = step if op.causal.value.data else "-1"
+    scope.line(
+        f"spu_attention_f32({at(q, step)}, {q.strides[1]}, {at(k, None)}, {k.strides[1]}, "
+        f"{at(v, None)}, {v.strides[1]}, {mask_text}, {at(out, step)}, {out.strides[1]}, "
+        f"(int32_t){count}, {k.dims[1]}, {q.dims[2]}, {v.dims[2]}, "
+        f"{_number(scope, op.scale)}, {causal});"
+    )
+    scope.close()
+    scope.close()
+
+
+def _batch_matmul(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, BatchMatmulOp)
+    a, b, out = (scope.view(value) for value in (op.a, op.b, op.init))
+    rank = len(out.dims)
+    counters: list[str] = []
+    for axis in range(rank - 2):
+        counters.append(scope.counter())
+        counter = counters[-1]
+        scope.open(f"for (int64_t {counter} = 0; {counter} < {out.dims[axis]}; {counter}++)")
+
+    def at(view: View) -> str:
+        text = view.pointer
+        first = rank - len(view.dims)
+        for axis, counter in enumerate(counters):
+            if axis >= first and view.dims[axis - first] != 1:
+                text += f" + {counter} * {view.strides[axis - first]}"
+        return text
+
+    rows, columns = b.strides[-2:]
+    if op.transposed:
+        rows, columns = columns, rows
+    scope.line(
+        f"spu_batch_matmul_f32({at(a)}, {a.strides[-2]}, {a.strides[-1]}, {at(b)}, {rows}, "
+        f"{columns}, {at(out)}, {out.strides[-2]}, {out.dims[-2]}, {out.dims[-1]}, "
+        f"{a.dims[-1]}, {_number(scope, op.alpha)});"
+    )
+    for _counter in counters:
+        scope.close()
+
+
+SPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
+    MatmulOp: _product,
+    ConvOp: _product,
+    AttentionOp: _attention,
+    BatchMatmulOp: _batch_matmul,
+}
