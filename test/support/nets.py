@@ -65,6 +65,7 @@ class Net:
         self.builder = Builder(InsertPoint.at_end(self.block))
         self.inputs = list(self.block.args)
         self.batch: SSAValue | None = None
+        self.module = ModuleOp([])
         for value in self.inputs:
             if self.batch is None and DYNAMIC in shape_of(value):
                 axis = shape_of(value).index(DYNAMIC)
@@ -146,6 +147,12 @@ class Net:
     def reshape(self, x: SSAValue, shape: Sequence[int]) -> SSAValue:
         return self.builder.insert(ReshapeOp(x, self.empty(shape, element_of(x)))).results[0]
 
+    def dequantise(self, x: SSAValue, scale: float, zero: int) -> SSAValue:
+        """u8 bytes as f32."""
+        parameters = np.array(scale, np.float32), np.array(zero, np.uint8)
+        op = DequantiseOp(x, *map(self.constant, parameters), self.empty(shape_of(x)))
+        return self.builder.insert(op).results[0]
+
     def quantise(self, x: SSAValue, scale: float, zero: int, dtype: str = "uint8") -> SSAValue:
         """x as integers of `dtype`, and back: a QDQ pair."""
         scale_value = self.constant(np.array(scale, np.float32))
@@ -169,7 +176,7 @@ class Net:
         return self.builder.insert(op).results[0]
 
     def finish(self, *results: SSAValue) -> ModuleOp:
-        """The verified module."""
+        """The verified module, which is also `self.module` from now on."""
         self.builder.insert(func.ReturnOp(*results))
         kind = FunctionType.from_lists(
             [value.type for value in self.inputs], [value.type for value in results]
@@ -181,9 +188,9 @@ class Net:
         main.properties["res_attrs"] = ArrayAttr(
             [_names(f"y{i}", value) for i, value in enumerate(results)]
         )
-        module = ModuleOp([main])
-        module.verify()
-        return module
+        self.module = ModuleOp([main])
+        self.module.verify()
+        return self.module
 
 
 def _names(name: str, value: SSAValue) -> DictionaryAttr:
