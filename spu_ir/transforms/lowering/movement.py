@@ -9,9 +9,13 @@ import numpy as np
 from xdsl.ir import SSAValue
 
 from spu_ir.dialects.onnx import OnnxOp
+from spu_ir.dialects.weights import INLINE_ELEMENTS
 
 from .context import Constant, Lowering, Quantised
 from .dims import Dim, Extent, add, exact_quotient, multiply, product, subtract
+
+MAX_FILLED = 1 << 27
+"""A filled tensor of up to this many elements may be the weight of a product."""
 
 LowerFn = Callable[[Lowering, OnnxOp], SSAValue | Constant | Sequence[SSAValue]]
 
@@ -290,11 +294,19 @@ def _pad_by_gather(
     return x
 
 
-def _constant_of_shape(ctx: Lowering, op: OnnxOp) -> SSAValue:
+def _constant_of_shape(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
     dims = ctx.dims_from(op.input(0), "the shape")
     value = op.attributes.get("value")
     array = np.zeros(1, np.float32) if value is None else ctx.attribute_array(value)
-    return ctx.expand(ctx.constant(array.reshape(())), dims)
+    array = array.reshape(())
+    count = product(dims)
+    if isinstance(count, int) and 0 <= count <= MAX_FILLED:
+        # A view of one element; it takes memory only where it is a weight.
+        filled = np.broadcast_to(array, cast("list[int]", dims))
+        if count <= INLINE_ELEMENTS:
+            return filled
+        ctx.bind_constant(op.results[0], filled)
+    return ctx.expand(ctx.constant(array), dims)
 
 
 def _range(ctx: Lowering, op: OnnxOp) -> SSAValue:
