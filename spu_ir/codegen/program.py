@@ -13,6 +13,7 @@ from xdsl.ir import Attribute, BlockArgument, SSAValue
 from spu_ir._version import __version__
 from spu_ir.codegen.index import print_slice
 from spu_ir.codegen.printer import Printer, argument_view, c_type
+from spu_ir.codegen.report import LayerRow
 from spu_ir.codegen.scope import Expr, Scope
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
@@ -32,12 +33,15 @@ from spu_ir.runtime.program import Extent, Port, Program
 ENTRY = "main"
 
 
-def emit_program(module: ModuleOp, ctx: Context, settings: str = "") -> Program:
+def emit_program(
+    module: ModuleOp, ctx: Context, layers: Sequence[LayerRow] = (), settings: str = "-"
+) -> Program:
     """
     Print a module at stage 4 (tiled, on memrefs) as C.
 
-    `settings` goes into the head of the text, which depends on nothing but the two and this
-    package's version. Raises SpuError where an op has no C.
+    `layers` are what `layer_report` found before bufferisation. `settings` goes into the head of
+    the text, which depends on nothing but the module, them and this package's version. Raises
+    SpuError where an op has no C.
     """
     entry = _function(module, ENTRY)
     attributes = argument_attributes(entry)
@@ -89,7 +93,7 @@ def emit_program(module: ModuleOp, ctx: Context, settings: str = "") -> Program:
         outputs=tuple(_port(*port) for port in outputs),
         extents=tuple(Extent(name, *pair) for name, pair in bounds(entry).items()),
         ir=ir,
-        report=[],
+        report=[row.json(printer.weights.bytes_of()) for row in layers],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -11,7 +12,7 @@ from xdsl.dialects import memref
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.spu import encoding_of
 from spu_ir.dialects.types import Array
-from spu_ir.dialects.weights import WeightStore, constant_array
+from spu_ir.dialects.weights import BankedAttr, WeightStore, constant_array
 from spu_ir.errors import SpuError
 from spu_ir.packing.banked import PackedWeight, pack
 from spu_ir.runtime.program import weight_offsets
@@ -29,6 +30,16 @@ class Placed:
     """Field of `spu_weight` -> byte offset; fields that are NULL are left out."""
 
 
+class _Key(NamedTuple):
+    """What a packed weight depends on."""
+
+    value: Attribute
+    encoding: BankedAttr | None
+    segments: Segments
+    x_zero: int
+    groups: int
+
+
 @dataclass
 class WeightFile:
     """Collects constants; equal ones are kept once."""
@@ -36,7 +47,7 @@ class WeightFile:
     store: WeightStore
     arrays: dict[str, Array] = field(default_factory=dict[str, Array])
     _plain: dict[Attribute, int] = field(default_factory=dict[Attribute, int])
-    _packed: dict[object, Placed] = field(default_factory=dict[object, Placed])
+    _packed: dict[_Key, Placed] = field(default_factory=dict["_Key", Placed])
     _end: int = 0
 
     def _add(self, name: str, array: Array) -> int:
@@ -58,7 +69,7 @@ class WeightFile:
     ) -> Placed:
         """A product's weight, packed for activations whose segments lie as given."""
         encoding = encoding_of(constant.result)
-        key = (constant.value, encoding, segments, x_zero, groups)
+        key = _Key(constant.value, encoding, segments, x_zero, groups)
         if key not in self._packed:
             array = constant_array(self.store, constant.value)
             rows = array.reshape(array.shape[0], -1)
@@ -86,9 +97,12 @@ class WeightFile:
             self._packed[key] = Placed(number, packed, offsets)
         return self._packed[key]
 
-    def all_packed(self) -> list[Placed]:
-        """Every packed weight, in order."""
-        return list(self._packed.values())
+    def bytes_of(self) -> dict[Attribute, int]:
+        """A packed constant's value -> the bytes of all that it was packed to."""
+        totals: dict[Attribute, int] = {}
+        for key, placed in self._packed.items():
+            totals[key.value] = totals.get(key.value, 0) + placed.packed.nbytes
+        return totals
 
 
 def constant_of(weight: SSAValue) -> tuple[ConstantOp, SSAValue | int]:

@@ -1,0 +1,80 @@
+"""The named pipelines: which passes take a model from one stage to the next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from xdsl.passes import ModulePass
+from xdsl.transforms.canonicalize import CanonicalizePass
+from xdsl.transforms.common_subexpression_elimination import CommonSubexpressionElimination
+from xdsl.transforms.dead_code_elimination import DeadCodeElimination
+
+from spu_ir.transforms.bufferise import BufferisePass
+from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
+from spu_ir.transforms.encode import EncodePass
+from spu_ir.transforms.fold_batch_norm import FoldBatchNormPass
+from spu_ir.transforms.fold_constants import FoldConstantsPass
+from spu_ir.transforms.fold_qdq import FoldQdqPass
+from spu_ir.transforms.fuse_attention import FuseAttentionPass
+from spu_ir.transforms.fuse_epilogue import FuseEpiloguePass
+from spu_ir.transforms.fuse_gelu import FuseGeluPass
+from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
+from spu_ir.transforms.infer_shapes import InferShapesPass
+from spu_ir.transforms.lower_onnx import LowerOnnxPass
+from spu_ir.transforms.plan_memory import PlanMemoryPass
+from spu_ir.transforms.quantise import QuantisePass
+from spu_ir.transforms.sink_transposes import SinkTransposesPass
+from spu_ir.transforms.sparsify import SparsifyPass
+from spu_ir.transforms.tile import TilePass
+from spu_ir.transforms.upgrade_opset import UpgradeOpsetPass
+
+Precision = Literal["fp32", "bf16", "int8"]
+Passes = tuple[ModulePass, ...]
+
+CLEAN: Passes = (CanonicalizePass(), CommonSubexpressionElimination(), DeadCodeElimination())
+
+GRAPH: Passes = (
+    UpgradeOpsetPass(),
+    InferShapesPass(),
+    FoldConstantsPass(),
+    FuseLayerNormPass(),
+    FuseGeluPass(),
+    FuseAttentionPass(),
+    FoldBatchNormPass(),
+    DeadCodeElimination(),
+)
+"""onnx -> onnx: the newest operators, known shapes, fused."""
+
+LOWER: Passes = (LowerOnnxPass(), SinkTransposesPass(), *CLEAN, FuseEpiloguePass(), *CLEAN)
+"""onnx -> spu and vpu on tensors, in f32."""
+
+MEMORY: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN, TilePass(), *CLEAN)
+"""Tensors -> memrefs in planned arenas -> tiles."""
+
+
+def sparsify(ratio: int | None, precision: Precision) -> Passes:
+    """Prune to one of `ratio` weights a bank; None leaves the weights alone."""
+    if ratio is None or ratio == 1:
+        return ()
+    return (SparsifyPass(ratio=ratio, precision="bf16" if precision == "bf16" else "int8"),)
+
+
+def quantise(precision: Precision) -> Passes:
+    """f32 -> the arithmetic of `precision`, and the weights' formats."""
+    convert: dict[Precision, Passes] = {
+        "fp32": (),
+        "bf16": (ConvertBf16Pass(),),
+        "int8": (QuantisePass(),),
+    }
+    return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, EncodePass(), *CLEAN)
+
+
+PIPELINES: dict[str, Passes] = {
+    "graph": GRAPH,
+    "lower": LOWER,
+    "quantise-int8": quantise("int8"),
+    "quantise-bf16": quantise("bf16"),
+    "quantise-fp32": quantise("fp32"),
+    "memory": MEMORY,
+}
+"""What `spu-opt --pipeline NAME` runs, in the order of a compilation."""
