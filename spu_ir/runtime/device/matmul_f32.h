@@ -107,13 +107,18 @@ spu_block_f32(const float *a, int64_t a_row, int64_t a_col, const float *b, int6
   static inline void name(const float *a, int64_t a_row, int64_t a_col, const float *b,         \
                           int64_t b_row, const float *keep, float *out, int64_t out_row,        \
                           int64_t rows, int64_t depth) {                                        \
-    int64_t r = 0;                                                                              \
-    for (; rows - r >= 4; r += 4)                                                               \
-      spu_block_f32(a + r * a_row, a_row, a_col, b, b_row, keep ? keep + r : keep,              \
-                    out + r * out_row, out_row, depth, 4, vectors);                             \
-    for (; r < rows; r++)                                                                       \
-      spu_block_f32(a + r * a_row, a_row, a_col, b, b_row, keep ? keep + r : keep,              \
-                    out + r * out_row, out_row, depth, 1, vectors);                             \
+    for (int64_t four = rows >> 2; four > 0; four--) {                                          \
+      spu_block_f32(a, a_row, a_col, b, b_row, keep, out, out_row, depth, 4, vectors);          \
+      a += 4 * a_row;                                                                           \
+      out += 4 * out_row;                                                                       \
+      if (keep) keep += 4;                                                                      \
+    }                                                                                           \
+    for (int64_t one = rows & 3; one > 0; one--) {                                              \
+      spu_block_f32(a, a_row, a_col, b, b_row, keep, out, out_row, depth, 1, vectors);          \
+      a += a_row;                                                                               \
+      out += out_row;                                                                           \
+      if (keep) keep++;                                                                         \
+    }                                                                                           \
   }
 SPU_STRIP_F32(spu_strip1_f32, 1)
 SPU_STRIP_F32(spu_strip2_f32, 2)
