@@ -506,3 +506,18 @@ def test_names_never_reach_c(tmp_path: Path) -> None:
     with pytest.raises(SpuError) as caught:
         model.run({"\n": X})
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_script_exports_a_package(model: CompiledModel, tmp_path: Path) -> None:
+    model.save(tmp_path / "add.spu", levels=["c"])
+    script = Path(__file__).parents[1] / "examples" / "c" / "export.py"
+    for package, code, said in (("add.spu", 0, "make -C "), ("none.spu", 1, "error: cannot read")):
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path / package), str(tmp_path / "out")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert said in done.stdout + done.stderr
+    assert (tmp_path / "out" / "program.c").read_text() == ADD.source
