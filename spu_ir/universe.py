@@ -50,6 +50,9 @@ PASSES = (
 )
 """Passes in the order in which a pipeline would run them; the file has the same name."""
 
+PIPELINES = ("graph", "lower", "quantise-int8", "quantise-bf16", "quantise-fp32", "memory")
+"""The names in `transforms/pipelines.py`, which is loaded only when one is asked for."""
+
 TARGETS = {"c": "spu_ir.codegen.target:CTarget"}
 """Name of a target (`spu-opt -t name`) -> `module:class` of its `Target`."""
 

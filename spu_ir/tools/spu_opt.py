@@ -3,6 +3,7 @@
 
     spu-opt model.onnx -p upgrade-opset,infer-shapes
     spu-opt model.onnx --shapes batch=1:64,seq=1:512 --weights weights > model.mlir
+    spu-opt model.onnx --shapes batch=1:64 -p graph,lower,quantise-int8,memory -t c > model.c
     SPU_IR_DUMP=stages spu-opt model.mlir -p fold-constants,fuse-gelu
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +30,7 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 from spu_ir.dialects.weights import MissingWeights, WeightStore, store_of, use_store
 from spu_ir.errors import SpuError
 from spu_ir.tools.dump import DUMP_VARIABLE, dump_callback
-from spu_ir.universe import SPU_UNIVERSE
+from spu_ir.universe import PIPELINES, SPU_UNIVERSE
 
 
 class SpuOpt(xDSLOptMain):
@@ -65,6 +67,10 @@ class SpuOpt(xDSLOptMain):
 
     def register_all_arguments(self, arg_parser: argparse.ArgumentParser) -> None:
         super().register_all_arguments(arg_parser)
+        arg_parser.epilog = (
+            "A pass list may also name pipelines, in the order of a compilation: "
+            + ", ".join(PIPELINES)
+        )
         arg_parser.add_argument(
             "--shapes",
             default="",
@@ -81,6 +87,7 @@ class SpuOpt(xDSLOptMain):
     def setup_pipeline(self) -> None:
         if self.args.weights is not None:
             use_store(self.ctx, WeightStore(self.args.weights))
+        self.args.passes = expand_pipelines(self.args.passes)
         super().setup_pipeline()
         folder = os.environ.get(DUMP_VARIABLE)
         if folder:
@@ -91,6 +98,23 @@ class SpuOpt(xDSLOptMain):
         super().run()
         if self.args.weights is not None:
             store_of(self.ctx).save(self.args.weights)
+
+
+def expand_pipelines(passes: str) -> str:
+    """
+    `-p`'s text with each name of a pipeline, such as `graph`, replaced by its passes.
+
+    A name stands alone between commas; what is in braces are a pass's own options.
+    """
+    names = re.split(r",(?![^{]*})", passes)
+    if not any(name in PIPELINES for name in names):
+        return passes
+    from spu_ir.transforms.pipelines import PIPELINES as pipelines
+
+    return ",".join(
+        ",".join(str(each.spec()) for each in pipelines[name]) if name in pipelines else name
+        for name in names
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,162 @@
+"""
+`spu-compile`: compile an ONNX model to a package that `spu-run` and `spu_ir.load` run.
+
+    spu-compile model.onnx -o model.spu --shapes batch=1:64,seq=1:512
+    spu-compile resnet50.onnx -o resnet50.spu --sparsity 16 --calibration feeds.npz
+    spu-compile model.onnx --precision fp32 --export-c c_program
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spu_ir.errors import SpuError
+
+if TYPE_CHECKING:
+    from spu_ir.runtime import CompiledModel
+    from spu_ir.runtime.program import Json
+
+Progress = Callable[[str, int, int], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `spu-compile`; the exit code is 0, or 1 after one `error:` line for what was given."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except SpuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spu-compile",
+        description="Compile an ONNX model to a package for spu-run and spu_ir.load.",
+    )
+    parser.add_argument("model", type=Path, help="the .onnx file")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the package to write")
+    parser.add_argument("--export-c", type=Path, metavar="DIR", help="write the program as C")
+    parser.add_argument("--target", default="s4", metavar="CARD", help="s4 (default), s10 or s30")
+    parser.add_argument(
+        "--precision", default="int8", metavar="P", help="int8 (default), bf16 or fp32"
+    )
+    parser.add_argument(
+        "--sparsity",
+        type=int,
+        metavar="N",
+        help="prune to one weight in N of every bank: 2, 4, 8, 16 or 32 (default: as they are)",
+    )
+    parser.add_argument(
+        "--shapes",
+        default="",
+        help="extents as name=4 or name=1:64 (any value in the range at run time), inputs as "
+        "name=[1,3,224,224]; separated by commas",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="FILE.npz",
+        help="inputs for static quantisation: arrays called as the inputs, or 0/input, 1/input",
+    )
+    parser.add_argument(
+        "--levels",
+        metavar="A,B",
+        help="ISA levels of the package, separated by commas (default: all of this architecture)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from spu_ir.api import compile
+    from spu_ir.frontend import parse_shapes
+    from spu_ir.transforms.calibrate import read_feeds
+
+    if options.output is None and options.export_c is None:
+        raise SpuError("nothing would be written", remedy="give --output or --export-c")
+    levels = options.levels.split(",") if options.levels else None
+    start = time.perf_counter()
+    with _progress(quiet=options.json) as progress:
+        model = compile(
+            options.model,
+            target=options.target,
+            precision=options.precision,
+            sparsity=options.sparsity,
+            shapes=parse_shapes(options.shapes),
+            calibration=read_feeds(options.calibration) if options.calibration else None,
+            progress=progress,
+        )
+        progress("write", 0, 1)
+        if options.output is not None:
+            model.save(options.output, levels=levels)
+        if options.export_c is not None:
+            model.export_c(options.export_c)
+    seconds = time.perf_counter() - start
+    if options.json:
+        result = {"model": str(options.model), "seconds": seconds, "layers": model.report()}
+        print(json.dumps(result, indent=2))
+        return
+    print_report(model)
+    for what, folder in (("package", options.output), ("C program", options.export_c)):
+        if folder is not None:
+            print(f"{what}: {folder}")
+    print(f"compiled in {seconds:.1f} s")
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Progress]:
+    """A progress bar on standard error, shown where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:18}"), BarColumn(), TimeElapsedColumn())
+    with Bar(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as bar:
+        task = bar.add_task("import", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total or None
+        )
+
+
+def print_report(model: CompiledModel) -> None:
+    """Print what became of every product: its shape, precision, density, format and bytes."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("layer", "op", "shape", "precision", "density", "format", "bytes", "reason"):
+        right = name in ("density", "bytes")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    others = 0
+    for row in model.report():
+        if not str(row["op"]).startswith("spu."):
+            others += 1
+            continue
+        table.add_row(*(escape(_cell(name, row[name])) for name in row))
+    console = Console()
+    console.print(table)
+    console.print(f"and {others} ops on the VPU", highlight=False)
+
+
+def _cell(name: str, value: Json) -> str:
+    if name == "density":
+        return f"{value:.1%}" if isinstance(value, float) else "-"
+    if name == "bytes":
+        return f"{value:,}" if isinstance(value, int) and value else "-"
+    # repr() would quote; names come from the model, so control characters are escaped.
+    return str(value).encode("unicode_escape").decode() if value else "-"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
