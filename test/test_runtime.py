@@ -136,7 +136,7 @@ def test_the_model_tells_about_itself(model: CompiledModel) -> None:
     assert model.ir() == ADD.ir
     assert model.ir("onnx") == "as imported"
     assert model.ir("c") == ADD.source
-    with pytest.raises(SpuError, match="there is no stage 'x'; one of onnx, tile, c"):
+    with pytest.raises(SpuError, match="there is no stage 'x'; one of onnx, tiled, c"):
         model.ir("x")
     rows = model.report()
     rows[0]["op"] = "changed"

@@ -22,7 +22,7 @@ from spu_ir.runtime.package import Package, Verify, read_package, write_package
 from spu_ir.runtime.program import Array, Extent, Json, Port, Program, check_ports
 from spu_ir.runtime.weights import pack_weights
 
-LAST_STAGE = "tile"
+LAST_STAGE = "tiled"
 """The name of the stage that a package keeps: tiled and scheduled, printed to C as it is."""
 
 _FAILURES = {
@@ -173,7 +173,7 @@ class CompiledModel:
 
     def ir(self, stage: str = LAST_STAGE) -> str:
         """
-        The text of a stage of the compilation. A loaded model has only `tile` and `c`.
+        The text of a stage of the compilation. A loaded model has only `tiled` and `c`.
 
         Raises SpuError, listing the stages there are, for an unknown one.
         """
