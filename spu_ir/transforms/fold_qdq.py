@@ -24,49 +24,24 @@ from spu_ir.dialects.spu import EpilogueOp, MatmulOp
 from spu_ir.dialects.types import Array, element_of, shape_of, ui8
 from spu_ir.dialects.vpu import DequantiseOp, QuantiseOp
 from spu_ir.dialects.weights import WeightStore, store_of
-from spu_ir.packing.banked import check_accumulator
 from spu_ir.transforms.affine import affine_of, shared_affine, uniform
+from spu_ir.transforms.integer_weights import (
+    REASON,
+    CannotFold,
+    check_sums,
+    dequantised_constant,
+    integer_weight,
+    times_own_scale,
+)
 from spu_ir.transforms.qdq_movement import movement_patterns
+from spu_ir.transforms.qdq_runtime import DropIntegerCast, FoldRuntimeProduct
 from spu_ir.transforms.rewriting import (
-    constant_of,
     constant_op,
     dims_of,
     empty_of,
     is_constant,
     rebuilt,
 )
-
-REASON = "fallback_reason"
-
-
-class CannotFold(Exception):
-    """Why a product in QDQ form stays one of f32."""
-
-
-def integer_weight(op: DequantiseOp, store: WeightStore) -> tuple[Array, NDArray[np.float32]]:
-    """
-    The i8 values and the f32 scales [N] of a dequantised constant weight of N rows.
-
-    Values are relative to their zero points. Raises CannotFold when they do not fit i8, or when
-    scales differ along another axis than the first.
-    """
-    weight, scale = constant_of(op.x, store), constant_of(op.scale, store)
-    zero = np.zeros((), np.int8) if op.zero is None else constant_of(op.zero, store)
-    if weight is None or scale is None or zero is None:
-        raise CannotFold("the weight or its scale or zero point is computed at run time")
-    axis = op.axis.value.data
-    if scale.size > 1 and axis != 0:
-        raise CannotFold(f"the weight has scales along axis {axis}, not for each output channel")
-    if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise CannotFold("a scale of the weight is negative or not finite")
-    column = (-1,) + (1,) * (weight.ndim - 1)
-    wide = weight.astype(np.int64) - zero.astype(np.int64).reshape(-1).reshape(column)
-    if wide.size and (wide.min() < -128 or wide.max() > 127):
-        raise CannotFold(
-            f"weights minus their zero point reach {wide.min()}..{wide.max()}, beyond int8"
-        )
-    scales = np.broadcast_to(scale.reshape(-1), (len(weight),)).astype(np.float32)
-    return wide.astype(np.int8), scales
 
 
 @dataclass
@@ -80,7 +55,7 @@ class FoldProduct(RewritePattern):
         x, weight = op.x.owner, op.weight.owner
         if not (isinstance(x, DequantiseOp) and isinstance(weight, DequantiseOp)):
             return
-        if REASON in op.attributes:
+        if REASON in op.attributes or (isinstance(op, MatmulOp) and self.at_run_time(x)):
             return
         try:
             values, scales, row_scale, zero = self.integers(op, x, weight)
@@ -98,6 +73,12 @@ class FoldProduct(RewritePattern):
             row_scale=row_scale,
         )
         rewriter.replace(op, new)
+
+    def at_run_time(self, x: DequantiseOp) -> bool:
+        """Whether x has one scale and one zero point of which one is computed at run time."""
+        return not shape_of(x.scale) and not (
+            is_constant(x.scale) and (x.zero is None or is_constant(x.zero))
+        )
 
     def integers(
         self, op: EpilogueOp, x: DequantiseOp, weight: DequantiseOp
@@ -120,16 +101,8 @@ class FoldProduct(RewritePattern):
             if shape_of(x.scale) != shape_of(op.x)[:-1]:
                 raise CannotFold("the scale of the activations is computed at run time")
             zero, row_scale = int(own), x.scale
-        if op.scale is not None:
-            own_scale = constant_of(op.scale, self.store)
-            if own_scale is None:
-                raise CannotFold("the product has a scale that is computed at run time")
-            scales = scales * own_scale
-        try:
-            check_accumulator(values.reshape(len(values), -1), zero)
-        except ValueError as error:
-            raise CannotFold(str(error)) from error
-        return values, scales, row_scale, zero
+        check_sums(values, zero)
+        return values, times_own_scale(op, scales, self.store), row_scale, zero
 
 
 @dataclass
@@ -200,21 +173,6 @@ class MaterialiseWeight(RewritePattern):
         rewriter.notify_op_modified(op)
 
 
-def dequantised_constant(op: DequantiseOp, store: WeightStore) -> NDArray[np.float32] | None:
-    """The f32 array of a dequantise op with constant operands, None if one is not constant."""
-    x, scale = constant_of(op.x, store), constant_of(op.scale, store)
-    zero = np.zeros((), np.int32) if op.zero is None else constant_of(op.zero, store)
-    if x is None or scale is None or zero is None:
-        return None
-    axis = op.axis.value.data
-    column = (-1,) + (1,) * (x.ndim - 1 - axis) if axis >= 0 else (*scale.shape, 1)
-    if not scale.shape:
-        column = ()
-    offset = zero.astype(np.int64).reshape(column if zero.shape else ())
-    centred = (x.astype(np.int64) - offset).astype(np.float32)
-    return centred * scale.reshape(column)
-
-
 @dataclass
 class FoldBias(RewritePattern):
     """A dequantised constant of i32, as quantised models have their biases, is an f32 constant."""
@@ -248,6 +206,8 @@ class FoldQdqPass(ModulePass):
             *movement_patterns(store),
             FoldBias(store),
             FoldProduct(store),
+            FoldRuntimeProduct(store),
+            DropIntegerCast(store),
             FoldResidual(store),
             FoldOutput(store),
         ]
