@@ -31,8 +31,6 @@ Progress = Callable[[str, int, int], None]
 TARGETS = ("s4", "s10", "s30")
 RATIOS = (1, 2, 4, 8, 16, 32)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-STAGES = ("onnx", "graph", "tensor", "quantised", "tiled", "c")
-"""The stages whose text `CompiledModel.ir` gives."""
 
 
 def new_context() -> Context:
@@ -72,7 +70,7 @@ class Compilation:
             if self.dump is not None:
                 self.dump(each, self.module, None)
         self.module.verify()
-        self.stages[stage] = f"{self.module}\n"
+        self.stages[stage] = str(self.module) + "\n"
 
     def report(self, what: str, done: int, total: int) -> None:
         """Tell the caller where the compilation is."""
@@ -89,8 +87,8 @@ def lower(
     shapes: Mapping[str, Any] | None = None,
     target: str = "s4",
     progress: Progress | None = None,
-) -> tuple[Program, dict[str, str]]:
-    """Everything of `compile` up to the C text: the program, and the text of every stage."""
+) -> tuple[Program, Compilation]:
+    """Everything of `compile` up to the C text: the program, and how it came about."""
     from spu_ir.codegen.program import emit_program
     from spu_ir.codegen.report import layer_report
     from spu_ir.frontend import import_model
@@ -114,7 +112,7 @@ def lower(
     job.report("emit C", 0, 1)
     settings = f"target {target}, precision {precision}, sparsity {sparsity or 'as given'}"
     program = emit_program(job.module, ctx, report, settings)
-    return program, job.stages
+    return program, job
 
 
 def compile(
@@ -148,7 +146,7 @@ def compile(
     from spu_ir.runtime.model import CompiledModel
 
     _check("padding", padding, ("compute",))
-    program, stages = lower(
+    program, job = lower(
         model,
         precision=precision,
         sparsity=sparsity,
@@ -166,7 +164,7 @@ def compile(
         program,
         libraries,
         threads=threads,
-        stages=stages,
+        stages=job.stages,
         options={
             "target": target,
             "precision": precision,

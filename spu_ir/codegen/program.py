@@ -62,7 +62,7 @@ def emit_program(
             scope.values[value] = argument_view(scope, value, pointer, dims)
     printer.block(scope, entry.body.block)
 
-    ir = f"{module}\n"
+    ir = str(module) + "\n"
     shapes = _function(module, f"{ENTRY}_output_shapes")
     lines = [
         f"/* spu-ir {__version__}: generated, do not edit.",

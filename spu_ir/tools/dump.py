@@ -28,7 +28,7 @@ def dump_callback(
     ) -> None:
         nonlocal count
         name = previous.name if previous is not None else "input"
-        (folder / f"{count:02}-{name}.mlir").write_text(f"{module}\n", encoding="utf-8")
+        (folder / f"{count:02}-{name}.mlir").write_text(str(module) + "\n", encoding="utf-8")
         count += 1
         if then is not None:
             then(previous, module, following)

@@ -114,7 +114,7 @@ class _Bufferiser:
             new.name_hint = old.name_hint
             for use in list(old.uses):
                 if isinstance(use.operation, tensor.DimOp):
-                    dim = memref.DimOp.from_source_and_index(new, use.operation.index)
+                    dim = memref.DimOp(new, use.operation.index)
                     block.insert_op_before(dim, use.operation)
                     use.operation.result.replace_all_uses_with(dim.result)
                     use.operation.detach()

@@ -114,7 +114,7 @@ class Emitter:
         """The shape of a memref: as the op that made it says, else by `memref.dim`."""
         known = stated_extents(value)
         return [
-            self.value(memref.DimOp.from_source_and_index(value, self.index(axis)))
+            self.value(memref.DimOp(value, self.index(axis)))
             if extent == DYNAMIC and known is None
             else (extent if known is None else known[axis])
             for axis, extent in enumerate(shaped(value).get_shape())
