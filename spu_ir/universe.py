@@ -35,7 +35,9 @@ PASSES = (
     "fuse-gelu",
     "fuse-attention",
     "fold-batch-norm",
+    "lower-onnx",
     # spu and vpu on tensors
+    "sink-transposes",
     "fuse-epilogue",
     "sparsify",
     "calibrate",
