@@ -44,7 +44,9 @@ def segments(op: EpilogueOp) -> tuple[int, ...]:
     if not isinstance(op, ConvOp):
         return (shape_of(op.weight)[-1],)
     _, kh, kw, depth = shape_of(op.weight)
-    if integers(op.dilations)[1] == 1 and op.groups.value.data == 1:
+    # A tile of a grouped convolution has one group, and says that its weight has more.
+    grouped = op.groups.value.data > 1 or "group_lanes" in op.attributes
+    if integers(op.dilations)[1] == 1 and not grouped:
         return (kw * depth,) * kh
     return (depth,) * (kh * kw)
 

@@ -83,12 +83,23 @@ class SpuOpt(xDSLOptMain):
             metavar="DIR",
             help="folder with the bytes of #spu.weights: read from, and written to at the end",
         )
+        arg_parser.add_argument(
+            "--verify-passes",
+            action="store_true",
+            help="execute the module before and after every pass on generated inputs, and name "
+            "the first pass that does not preserve what it declares",
+        )
 
     def setup_pipeline(self) -> None:
         if self.args.weights is not None:
             use_store(self.ctx, WeightStore(self.args.weights))
         self.args.passes = expand_pipelines(self.args.passes)
         super().setup_pipeline()
+        if self.args.verify_passes:
+            from spu_ir.tools.verify_passes import PassVerifier
+
+            verifier = PassVerifier(self.ctx, self.pipeline.callback)
+            self.pipeline = PassPipeline(self.pipeline.passes, verifier)
         folder = os.environ.get(DUMP_VARIABLE)
         if folder:
             callback = dump_callback(Path(folder), self.pipeline.callback)

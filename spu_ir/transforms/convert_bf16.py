@@ -83,7 +83,7 @@ class ConvertBf16Pass(ModulePass):
     """
 
     name = "convert-bf16"
-    preserves: ClassVar[str] = "lossy"
+    preserves: ClassVar[str] = "lossy(1e-3)"
 
     chain: bool = True
 
@@ -98,3 +98,9 @@ class ConvertBf16Pass(ModulePass):
                 converter.convert(each)
         if self.chain:
             converter.store_bf16()
+
+    def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:
+        """`module` with the operands of its products rounded, all arithmetic in f32."""
+        from spu_ir.transforms.references import round_products_bf16
+
+        return round_products_bf16(module, store_of(ctx))

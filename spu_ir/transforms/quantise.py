@@ -274,6 +274,26 @@ class QuantisePass(ModulePass):
                 quantiser.quantise_rows(product)
                 quantiser.quantise_weight(product)
 
+    def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:
+        """`module` with weights and activations rounded to their grids, all arithmetic in f32."""
+        from spu_ir.transforms import references
+
+        store = store_of(ctx)
+        products = references.f32_products(module)
+        static = choose_static(products, self.mode)
+        read = [value for each in static for value in (each.x, each.residual) if value is not None]
+        grids = shared_grids([value for value in dict.fromkeys(read) if needs_grid(value)])
+        for product in products:
+            if product not in static and isinstance(product, ConvOp):
+                continue
+            references.round_rows_of_weight(product, store)
+            if product not in static:
+                product.operands[0] = references.rounded_rows(product.x, store)
+        for value, (low, high) in grids.items():
+            scale, zero = affine(low, high)
+            references.round_value(value, float(scale), int(zero), store)
+        return module
+
 
 def needs_grid(value: SSAValue) -> bool:
     """Whether `value` is an f32 activation that is not quantised already."""

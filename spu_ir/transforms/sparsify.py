@@ -104,3 +104,18 @@ class SparsifyPass(ModulePass):
                 pruner.prune(each)
             else:
                 each.attributes["dense_reason"] = StringAttr(reason)
+
+    def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:
+        """`module` with its weights masked."""
+        from spu_ir.transforms.references import f32_products, mask, set_weight, weight_of
+
+        store, bank = store_of(ctx), BANK_ELEMENTS[self.precision]
+        for op in f32_products(module) if self.ratio > 1 else ():
+            if why_dense(op) is None:
+                weight = weight_of(op, store)
+                rows = weight.reshape(len(weight), -1)
+                lengths = [length for _, length in segments_of(op)]
+                slots = bank // self.ratio
+                kept = mask(rows, lengths, bank, slots, self.share, groups_of(op))
+                set_weight(op, (rows * kept).reshape(weight.shape), store)
+        return module
