@@ -30,6 +30,7 @@ PASSES = (
     # onnx -> onnx
     "upgrade-opset",
     "infer-shapes",
+    "expand-quantised",
     "fold-constants",
     "fuse-layer-norm",
     "fuse-gelu",

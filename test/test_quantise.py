@@ -26,6 +26,8 @@ from spu_ir.interpreters import interpret
 from spu_ir.transforms.calibrate import Observer, calibrate, range_of, read_feeds
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
 from spu_ir.transforms.encode import EncodePass
+from spu_ir.transforms.expand_quantised import ExpandQuantisedPass
+from spu_ir.transforms.fold_constants import FoldConstantsPass
 from spu_ir.transforms.fold_qdq import FoldQdqPass
 from spu_ir.transforms.fuse_epilogue import FuseEpiloguePass
 from spu_ir.transforms.infer_shapes import InferShapesPass
@@ -355,7 +357,8 @@ def from_onnx(model: onnx.ModelProto) -> tuple[Context, ModuleOp]:
     """An ONNX model, lowered to the tensor level."""
     ctx = Context()
     module = import_model(model, ctx)
-    for each in (UpgradeOpsetPass(), InferShapesPass(), LowerOnnxPass(), FuseEpiloguePass()):
+    graph = (UpgradeOpsetPass(), InferShapesPass(), ExpandQuantisedPass(), FoldConstantsPass())
+    for each in (*graph, LowerOnnxPass(), FuseEpiloguePass()):
         each.apply(ctx, module)
     module.verify()
     return ctx, module
@@ -384,5 +387,91 @@ def test_an_imported_qdq_model(dtype: str, seed: int) -> None:
     ours = interpret(module, ctx, feeds)["y"].astype(int)
     (theirs,) = onnxruntime_run(model, feeds)
     # A sum exactly between two steps may round either way, because of float32's own rounding.
+    assert np.abs(ours - theirs.astype(int)).max() <= 1
+    assert (ours != theirs).mean() < 0.02
+
+
+def matmul_integer_model() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """What dynamic quantisers write: DynamicQuantizeLinear, MatMulInteger, Cast, Mul, Add."""
+    rng = np.random.default_rng(3)
+    arrays = {
+        "w": rng.integers(-127, 128, (70, 24)).astype(np.int8),
+        "ws": np.array(0.004, np.float32),
+        "wz": np.array(0, np.int8),
+        "b": rng.standard_normal(24).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
+        helper.make_node("MatMulInteger", ["xq", "w", "xz", "wz"], ["m"], name="integers"),
+        helper.make_node("Cast", ["m"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["xs", "ws"], ["s"]),
+        helper.make_node("Mul", ["f", "s"], ["r"]),
+        helper.make_node("Add", ["r", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "dynamic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [6, 70])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [6, 24])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model, {"x": rng.standard_normal((6, 70)).astype(np.float32) + np.float32(0.5)}
+
+
+def test_an_imported_matmul_integer_model() -> None:
+    model, feeds = matmul_integer_model()
+    ctx, module = from_onnx(model)
+    FoldQdqPass().apply(ctx, module)
+    module.verify()
+    (op,) = products(module)
+    assert (element_of(op.x), element_of(op.weight)) == (ui8, i8)
+    assert count(module, DequantiseOp) == 0
+    ours = interpret(module, ctx, feeds)["y"]
+    (theirs,) = onnxruntime_run(model, feeds)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def qlinear_model() -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """QLinearConv with a bias and scales for each channel, then QLinearMatMul."""
+    rng = np.random.default_rng(4)
+    arrays = {
+        "xs": np.array(0.03, np.float32),
+        "xz": np.array(120, np.uint8),
+        "cw": rng.integers(-127, 128, (5, 4, 3, 3)).astype(np.int8),
+        "cs": rng.uniform(0.001, 0.01, 5).astype(np.float32),
+        "cz": np.zeros(5, np.int8),
+        "cb": rng.integers(-500, 500, 5).astype(np.int32),
+        "ys": np.array(0.05, np.float32),
+        "yz": np.array(100, np.uint8),
+        "mw": rng.integers(0, 200, (6, 7)).astype(np.uint8),
+        "ms": np.array(0.01, np.float32),
+        "mz": np.array(99, np.uint8),
+    }
+    conv = ["x", "xs", "xz", "cw", "cs", "cz", "ys", "yz", "cb"]
+    nodes = [
+        helper.make_node("QLinearConv", conv, ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("QLinearMatMul", ["c", "ys", "yz", "mw", "ms", "mz", "ys", "yz"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "qlinear",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [2, 4, 6, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.UINT8, [2, 5, 6, 7])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model, {"x": rng.integers(0, 256, (2, 4, 6, 6)).astype(np.uint8)}
+
+
+def test_an_imported_qlinear_model() -> None:
+    model, feeds = qlinear_model()
+    ctx, module = from_onnx(model)
+    FoldQdqPass().apply(ctx, module)
+    module.verify()
+    assert [element_of(op.weight) for op in products(module)] == [i8, i8]
+    assert next(iter(products(module))).attributes["layer"] == StringAttr("conv")
+    ours = interpret(module, ctx, feeds)["y"].astype(int)
+    (theirs,) = onnxruntime_run(model, feeds)
     assert np.abs(ours - theirs.astype(int)).max() <= 1
     assert (ours != theirs).mean() < 0.02
