@@ -15,7 +15,6 @@ from xdsl.rewriter import Rewriter
 from spu_ir.dialects.onnx import NON_DETERMINISTIC, OnnxOp, Yield
 from spu_ir.dialects.types import DYNAMIC, Array, element_of, numpy_dtype, shape_of
 from spu_ir.dialects.weights import WeightStore, store_of
-from spu_ir.frontend import main_function
 from spu_ir.interpreters.onnx import OpEvaluator
 
 from .infer_shapes import InferShapesPass
@@ -63,10 +62,9 @@ class FoldConstantsPass(ModulePass):
         for _ in range(ROUNDS):
             if not folder.sweep(op):
                 break
-            erase_dead(main_function(op).body.block)
+            erase_dead(op)
             InferShapesPass().apply(ctx, op)
-        for block in op.walk_blocks():
-            erase_dead(block)
+        erase_dead(op)
 
 
 @dataclass

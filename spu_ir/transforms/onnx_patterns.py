@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import prod
 
-from xdsl.dialects.builtin import TensorType
-from xdsl.ir import Block, Operation, SSAValue
+from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.ir import Operation, SSAValue
+from xdsl.rewriter import Rewriter
 
 from spu_ir.dialects.onnx import Onnx, OnnxOp, newest
 from spu_ir.dialects.types import Array, shape_of, static_size
@@ -88,11 +89,11 @@ def size_of(value: SSAValue) -> int | None:
     return static_size(shape_of(value)) if isinstance(value.type, TensorType) else None
 
 
-def erase_dead(block: Block) -> None:
+def erase_dead(module: ModuleOp) -> None:
     """Erase ops of the onnx dialect whose results nothing uses, last ones first."""
-    for op in reversed(list(block.ops)):
-        if _in_dialect(op) and op.results and not any(r.uses for r in op.results):
-            block.erase_op(op)
+    for op in list(module.walk(reverse=True, region_first=True)):
+        if _in_dialect(op) and op.results and not any(result.uses for result in op.results):
+            Rewriter.erase_op(op)
 
 
 def _in_dialect(op: Operation) -> bool:
