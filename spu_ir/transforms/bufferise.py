@@ -218,7 +218,10 @@ class _Bufferiser:
 
     def _with_slack(self, emit: Emitter, source: SSAValue) -> SSAValue:
         """A bank's window may reach past a row's end: never past a caller's own array."""
-        return _copied(emit, source) if isinstance(source, BlockArgument) else source
+        root = source
+        while isinstance(root.owner, memref.ReinterpretCastOp | memref.SubviewOp):
+            root = root.owner.source
+        return _copied(emit, source) if isinstance(root, BlockArgument) else source
 
 
 def _is_on_tensors(op: Operation) -> bool:

@@ -1,0 +1,64 @@
+// RUN: spu-opt %s -p bufferise --split-input-file | filecheck %s
+
+// The output is an argument; its extents are stated by the view that is written.
+// CHECK-LABEL: func.func @main(%x: memref<?x96xf32, #antoum<space ddr>> {onnx.name = "x", onnx.dim_params = "0:batch"}, %{{.*}}: memref<?x96xf32, #antoum<space ddr>> {onnx.name = "y", spu.output})
+// CHECK:         [[B:%.+]] = memref.dim %x
+// CHECK:         [[G:%.+]] = antoum.constant {{.*}} : memref<96xf32, #antoum<space ddr>>
+// CHECK:         [[A:%.+]] = memref.alloc([[B]]) : memref<?x96xf32>
+// CHECK-NEXT:    vpu.binary add %x, [[G]] into [[A]]
+// CHECK:         [[Y:%.+]] = memref.reinterpret_cast %{{.*}} to offset: [0], sizes: {{.}}[[B]], 96], strides: [96, 1]
+// CHECK-NEXT:    vpu.unary relu [[A]] into [[Y]]
+// CHECK-NEXT:    func.return
+// CHECK:       func.func @main_output_shapes(%{{.*}}: memref<?x96xf32, #antoum<space ddr>>) -> index
+func.func @main(%x: tensor<?x96xf32> {onnx.name = "x", onnx.dim_params = "0:batch"}) -> (tensor<?x96xf32> {onnx.name = "y"}) attributes {spu.extents = {batch = [1, 8]}} {
+  %c0 = arith.constant 0 : index
+  %b = tensor.dim %x, %c0 : tensor<?x96xf32>
+  %g = antoum.constant dense<1.0> : tensor<96xf32> : tensor<96xf32>
+  %e = tensor.empty(%b) : tensor<?x96xf32>
+  %z = vpu.binary add %x, %g into %e : tensor<?x96xf32>, tensor<96xf32>, tensor<?x96xf32> -> tensor<?x96xf32>
+  %y = vpu.unary relu %z into %e : tensor<?x96xf32>, tensor<?x96xf32> -> tensor<?x96xf32>
+  func.return %y : tensor<?x96xf32>
+}
+
+// -----
+
+// A padded convolution reads the buffer with its halo, which is filled with the zero point.
+// CHECK-LABEL: func.func @halo
+// CHECK:         [[A:%.+]] = memref.alloc() : memref<1x10x10x32xui8>
+// CHECK:         antoum.fill 3 : ui8 into %{{.*}} : memref<1x1x10x32xui8
+// CHECK:         antoum.fill 3 : ui8 into %{{.*}} : memref<1x1x10x32xui8
+// CHECK:         antoum.fill 3 : ui8 into %{{.*}} : memref<1x8x1x32xui8
+// CHECK:         antoum.fill 3 : ui8 into %{{.*}} : memref<1x8x1x32xui8
+// CHECK:         [[I:%.+]] = memref.subview [[A]][0, 1, 1, 0] [1, 8, 8, 32]
+// CHECK-NEXT:    vpu.quantise %x {{.*}} into [[I]]
+// CHECK:         [[X:%.+]] = memref.subview [[A]][0, 0, 0, 0] [1, 10, 10, 32]
+// CHECK:         spu.conv [[X]], {{.*}}x_zero = 3 : i32} : memref<1x10x10x32xui8
+func.func @halo(%x: tensor<1x8x8x32xf32>) -> tensor<1x8x8x16xf32> {
+  %w = antoum.constant dense<1> : tensor<16x3x3x32xi8> : tensor<16x3x3x32xi8>
+  %s = antoum.constant dense<0.5> : tensor<16xf32> : tensor<16xf32>
+  %one = antoum.constant dense<0.5> : tensor<f32> : tensor<f32>
+  %three = antoum.constant dense<3> : tensor<ui8> : tensor<ui8>
+  %e = tensor.empty() : tensor<1x8x8x32xui8>
+  %q = vpu.quantise %x scale(%one : tensor<f32>) zero(%three : tensor<ui8>) into %e : tensor<1x8x8x32xf32>, tensor<1x8x8x32xui8> -> tensor<1x8x8x32xui8>
+  %i = tensor.empty() : tensor<1x8x8x16xf32>
+  %y = spu.conv %q, %w scale(%s : tensor<16xf32>) into %i {x_zero = 3 : i32, pads = array<i64: 1,1,1,1>} : tensor<1x8x8x32xui8>, tensor<16x3x3x32xi8>, tensor<1x8x8x16xf32> -> tensor<1x8x8x16xf32>
+  func.return %y : tensor<1x8x8x16xf32>
+}
+
+// -----
+
+// A reshape is a view. A caller's own bytes are copied first: a bank may reach past their end.
+// CHECK-LABEL: func.func @views(%x: memref<2x3x64xui8, #antoum<space ddr>>
+// CHECK:         [[V:%.+]] = memref.reinterpret_cast %x to offset: [0], sizes: [6, 64], strides: [64, 1]
+// CHECK:         [[C:%.+]] = memref.alloc() : memref<6x64xui8>
+// CHECK-NEXT:    antoum.dma [[V]] into [[C]]
+// CHECK:         spu.matmul [[C]]
+func.func @views(%x: tensor<2x3x64xui8>) -> tensor<6x16xf32> {
+  %w = antoum.constant dense<1> : tensor<16x64xi8> : tensor<16x64xi8>
+  %s = antoum.constant dense<0.5> : tensor<16xf32> : tensor<16xf32>
+  %f = tensor.empty() : tensor<6x64xui8>
+  %r = vpu.reshape %x into %f : tensor<2x3x64xui8>, tensor<6x64xui8> -> tensor<6x64xui8>
+  %i = tensor.empty() : tensor<6x16xf32>
+  %y = spu.matmul %r, %w scale(%s : tensor<16xf32>) into %i : tensor<6x64xui8>, tensor<16x64xi8>, tensor<6x16xf32> -> tensor<6x16xf32>
+  func.return %y : tensor<6x16xf32>
+}

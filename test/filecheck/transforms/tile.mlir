@@ -1,0 +1,53 @@
+// RUN: spu-opt %s -p tile,canonicalize,cse --split-input-file | filecheck %s
+
+// Blocks of 32 rows and 192 lanes over the cores; in them instructions of 8 rows and 16 lanes.
+// CHECK-LABEL: func.func @matmul
+// CHECK:         "scf.parallel"
+// CHECK:         scf.for
+// CHECK:           scf.for
+// CHECK:             [[X:%.+]] = memref.subview %x[{{.*}}, 0] [8, 768] [1, 1]
+// CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [16, 768] [1, 1] : memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<16x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
+// CHECK:             spu.matmul [[X]], [[W]]
+func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %s: memref<384xf32>, %y: memref<64x384xf32>) {
+  spu.matmul %x, %w scale(%s : memref<384xf32>) into %y {x_zero = 128 : i32} : memref<64x768xui8>, memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x384xf32>
+  func.return
+}
+
+// -----
+
+// A tile of a convolution reads the window under its pixels; 28 columns are two tiles of 14.
+// CHECK-LABEL: func.func @conv
+// CHECK:         "scf.parallel"
+// CHECK:             memref.subview %x[{{.*}}] [1, 3, 16, 64] [1, 1, 1, 1]
+// CHECK:             spu.conv {{.*}} : memref<1x3x16x64xui8, {{.*}}>, memref<16x3x3x64xi8, {{.*}}>, memref<1x1x14x16xf32
+func.func @conv(%x: memref<1x30x30x64xui8>, %w: memref<64x3x3x64xi8>, %s: memref<64xf32>, %y: memref<1x28x28x64xf32>) {
+  spu.conv %x, %w scale(%s : memref<64xf32>) into %y : memref<1x30x30x64xui8>, memref<64x3x3x64xi8>, memref<1x28x28x64xf32>
+  func.return
+}
+
+// -----
+
+// A head and a block of rows is a tile of attention.
+// CHECK-LABEL: func.func @attention
+// CHECK:         "scf.parallel"
+// CHECK:           memref.subview %q[{{.*}}] [1, 32, 16] [1, 1, 1]
+// CHECK:           memref.subview %k[{{.*}}, 0, {{.*}}] [1, 64, 16] [1, 1, 1]
+// CHECK:           spu.attention {{.*}}heads = 1 : i64, kv_heads = 1 : i64
+func.func @attention(%q: memref<2x64x48xf32>, %k: memref<2x64x48xf32>, %v: memref<2x64x48xf32>, %y: memref<2x64x48xf32>) {
+  spu.attention %q, %k, %v into %y {heads = 3 : i64, kv_heads = 3 : i64, scale = 0.25 : f32} : memref<2x64x48xf32>, memref<2x64x48xf32>, memref<2x64x48xf32>, memref<2x64x48xf32>
+  func.return
+}
+
+// -----
+
+// Movement is DMA on views; an operand that broadcasts is whole in every tile.
+// CHECK-LABEL: func.func @movement
+// CHECK:         [[A:%.+]] = memref.subview %y[0, 0] [4, 64] [1, 1]
+// CHECK:         antoum.dma %{{.*}} into
+// CHECK:         memref.subview %y[4, 0] [4, 64] [1, 1]
+// CHECK:         vpu.binary add %{{.*}}, %g into
+func.func @movement(%x: memref<4x64xf32>, %g: memref<64xf32>, %y: memref<8x64xf32>, %z: memref<4x64xf32>) {
+  vpu.concat %x, %x into %y {axis = 0 : i64} : memref<4x64xf32>, memref<4x64xf32> into memref<8x64xf32>
+  vpu.binary add %x, %g into %z : memref<4x64xf32>, memref<64xf32>, memref<4x64xf32>
+  func.return
+}
