@@ -13,44 +13,57 @@
 
 enum { SPU_ATTENTION_ROWS = 64, SPU_ATTENTION_KEYS = 64, SPU_ATTENTION_DEPTH = 256 };
 
-/* scores -> exp(score - new maximum) in place; updates *top and *total, returns the factor of
- * what is accumulated so far. `keys` of the 64 scores exist and the first `seen` are not masked. */
-static inline float spu_attention_weigh(float *score, const float *mask, int64_t mask_col,
-                                        int64_t keys, int64_t seen, float scale, float *top,
-                                        float *total) {
+/* One row's scores for `keys` <= 64 keys, scaled and masked in place; the causal mask hides all but
+ * the first `seen`. Returns their maximum. */
+static inline float spu_attention_mask(float *score, const float *mask, int64_t mask_col,
+                                       int64_t keys, int64_t seen, float scale) {
   const f32x16 hidden = spu_splat(-__builtin_inff());
-  f32x16 s[4], most = hidden, sum = spu_splat(0.0f);
-  for (int i = 0; i < 4; i++) {
-    const int64_t first = 16 * i;
-    s[i] = spu_load_f32(score + first, 16) * spu_splat(scale);
+  f32x16 most = hidden;
+  for (int64_t first = 0; first < keys; first += 16) {
+    f32x16 s = spu_load_f32(score + first, 16) * spu_splat(scale);
     if (mask) {
-      const int64_t left = keys - first, count = left < 0 ? 0 : left < 16 ? left : 16;
-      f32x16 add;
-      if (mask_col == 1) {
-        add = spu_load_f32(mask + (count ? first : 0), count);
-      } else {
-        add = spu_splat(0.0f);
+      const int64_t count = keys - first < 16 ? keys - first : 16;
+      f32x16 add = spu_splat(0.0f);
+      if (mask_col == 1)
+        add = spu_load_f32(mask + first, count);
+      else
         for (int64_t l = 0; l < count; l++)
           add[l] = mask[(first + l) * mask_col];
-      }
-      s[i] = s[i] + add;
+      s = s + add;
     }
-    s[i] = spu_select(spu_lanes(seen - first), s[i], hidden);
-    most = spu_max(most, s[i]);
+    if (seen < first + 16) s = spu_select(spu_lanes(seen - first), s, hidden);
+    most = spu_max(most, s);
+    spu_store_f32(score + first, s, 16);
   }
-  const float block = spu_tree_max(most), before = *top;
-  const float now = before > block ? before : block;
-  /* a row with nothing but -infinity so far: exp(-infinity - 0) is 0 */
-  const float shift = now == -__builtin_inff() ? 0.0f : now;
-  for (int i = 0; i < 4; i++) {
-    const f32x16 p = spu_exp(s[i] - spu_splat(shift));
-    sum = spu_select(spu_lanes(keys - 16 * i), sum + p, sum);
-    spu_store_f32(score + 16 * i, p, 16);
+  return spu_tree_max(most);
+}
+
+/* score -> exp(score - shift) in place; returns the sum over the `keys` keys. */
+static inline float spu_attention_exp(float *score, int64_t keys, float shift) {
+  f32x16 sum = spu_splat(0.0f);
+  for (int64_t first = 0; first < keys; first += 16) {
+    const f32x16 p = spu_exp(spu_load_f32(score + first, 16) - spu_splat(shift));
+    sum = keys < first + 16 ? spu_select(spu_lanes(keys - first), sum + p, sum) : sum + p;
+    spu_store_f32(score + first, p, 16);
   }
-  const float factor = spu_exp(spu_splat(before - shift))[0];
-  *total = *total * factor + spu_tree_sum(sum);
-  *top = now;
-  return factor;
+  return spu_tree_sum(sum);
+}
+
+/* Of `rows` rows: the new maximum from this block's and the one before, what to take off the
+ * scores, and the factor of what is accumulated so far. */
+static inline void spu_attention_rescale(float *top, const float *block, float *shift,
+                                         float *factor, int64_t rows) {
+  const f32x16 lowest = spu_splat(-__builtin_inff());
+  for (int64_t r = 0; r < rows; r += 16) {
+    const int64_t count = rows - r < 16 ? rows - r : 16;
+    const f32x16 before = spu_load_f32(top + r, count);
+    const f32x16 now = spu_max(before, spu_load_f32(block + r, count));
+    /* a row with nothing but -infinity so far: exp(-infinity - 0) is 0 */
+    const f32x16 base = spu_select(now == lowest, spu_splat(0.0f), now);
+    spu_store_f32(top + r, now, count);
+    spu_store_f32(shift + r, base, count);
+    spu_store_f32(factor + r, spu_exp(before - base), count);
+  }
 }
 
 /*
@@ -70,6 +83,7 @@ static inline void spu_attention_f32(const float *q, int64_t q_stride, const flo
   _Alignas(64) float turned[SPU_ATTENTION_DEPTH * SPU_ATTENTION_KEYS];
   _Alignas(64) float score[SPU_ATTENTION_ROWS * SPU_ATTENTION_KEYS];
   float top[SPU_ATTENTION_ROWS], total[SPU_ATTENTION_ROWS], factor[SPU_ATTENTION_ROWS];
+  float block[SPU_ATTENTION_ROWS], shift[SPU_ATTENTION_ROWS];
   for (int32_t r = 0; r < rows; r++) {
     top[r] = -__builtin_inff();
     total[r] = 0.0f;
@@ -82,18 +96,26 @@ static inline void spu_attention_f32(const float *q, int64_t q_stride, const flo
     const int64_t start =
         causal_first >= 0 && first > causal_first ? first - causal_first : 0;
     if (start >= rows) break;
-    if (count < SPU_ATTENTION_KEYS)
+    /* whole vectors of keys: those that do not exist are hidden below */
+    const int64_t width = (count + 15) & ~INT64_C(15);
+    if (count < width)
       memset(turned, 0, (size_t)d * SPU_ATTENTION_KEYS * sizeof(float));
     spu_transpose_f32(k + first * k_stride, k_stride, turned, SPU_ATTENTION_KEYS, count, d);
     spu_accumulate_f32(q + start * q_stride, q_stride, 1, turned, SPU_ATTENTION_KEYS, 1, NULL,
-                       score, SPU_ATTENTION_KEYS, rows - start, SPU_ATTENTION_KEYS, d);
+                       score, SPU_ATTENTION_KEYS, rows - start, width, d);
     for (int64_t r = start; r < rows; r++) {
       const int64_t visible = causal_first >= 0 ? causal_first + r + 1 - first : count;
       const float *row_mask =
           mask ? mask + r * mask_row_stride + first * mask_col_stride : mask;
-      factor[r - start] = spu_attention_weigh(
+      block[r - start] = spu_attention_mask(
           score + (r - start) * SPU_ATTENTION_KEYS, row_mask, mask_col_stride, count,
-          visible < count ? visible : count, scale, top + r, total + r);
+          visible < count ? visible : count, scale);
+    }
+    spu_attention_rescale(top + start, block, shift, factor, rows - start);
+    for (int64_t r = start; r < rows; r++) {
+      const float sum = spu_attention_exp(score + (r - start) * SPU_ATTENTION_KEYS, count,
+                                          shift[r - start]);
+      total[r] = total[r] * factor[r - start] + sum;
     }
     spu_accumulate_f32(score, SPU_ATTENTION_KEYS, 1, v + first * v_stride, v_stride, 1, factor,
                        out + start * out_stride, out_stride, rows - start, dv, count);
