@@ -22,13 +22,12 @@ from .onnx_patterns import (
     constant,
     dims_of,
     erase_dead,
-    ints,
     is_constant,
     make_constant,
-    producer,
     scalar,
     size_of,
 )
+from .symbolic_shapes import symbolic_ints
 
 KEPT = frozenset({"DequantizeLinear"})
 """Operators that stay on constants: a quantised weight must stay quantised."""
@@ -125,8 +124,8 @@ class _Folder:
 
     def evaluate(self, op: OnnxOp) -> list[Array] | None:
         """The results of an op that may be folded, None for any other op."""
-        known = self.known_ints(op.results[0]) if len(op.results) == 1 else None
-        if known is not None and None not in known:
+        known = symbolic_ints(op.results[0], self.store) if len(op.results) == 1 else None
+        if known is not None and all(isinstance(size, int) for size in known):
             dtype = numpy_dtype(element_of(op.results[0]))
             return [np.array(known, dtype).reshape(shape_of(op.results[0]))]
         if op.regions or op.schema_name in KEPT | NON_DETERMINISTIC:
@@ -147,56 +146,6 @@ class _Folder:
             return None
         self.left[0] -= max(grown, 0)
         return arrays
-
-    def known_ints(self, value: SSAValue) -> list[int | None] | None:
-        """The elements of a small vector of sizes, None where one depends on an extent."""
-        op = producer(
-            value, "Constant", "Shape", "Size", "Gather", "Slice", "Concat", "Cast", "Squeeze",
-            "Unsqueeze",
-        )  # fmt: skip
-        dims = dims_of(value)
-        if op is None or dims is None or len(dims) > 1:
-            return None
-        if op.schema_name == "Constant":
-            found = ints(value, self.store)
-            return None if found is None else list(found)
-        if op.schema_name in ("Shape", "Size"):
-            return self.known_shape(op)
-        if op.schema_name == "Concat":
-            parts = [self.known_ints(operand) for operand in op.operands]
-            return None if None in parts else [i for part in parts if part for i in part]
-        inner = self.known_ints(op.operands[0])
-        if inner is None or op.schema_name in ("Squeeze", "Unsqueeze"):
-            return inner
-        if op.schema_name == "Cast":
-            # A size fits every integer type, but not a boolean or a float.
-            kind = numpy_dtype(element_of(value)).kind
-            return inner if kind in "iu" else None
-        picked = self.known_indices(op, len(inner))
-        return None if picked is None else [inner[index] for index in picked]
-
-    def known_shape(self, op: OnnxOp) -> list[int | None] | None:
-        dims = dims_of(op.operands[0])
-        if dims is None:
-            return None
-        if op.schema_name == "Size":
-            return [size_of(op.operands[0])]
-        end = op.value("end")
-        part = dims[op.int_value("start") : end if isinstance(end, int) else None]
-        return [None if dim == DYNAMIC else dim for dim in part]
-
-    def known_indices(self, op: OnnxOp, length: int) -> list[int] | None:
-        """Which elements of a vector a `Gather` or `Slice` picks."""
-        if op.schema_name == "Gather":
-            found = ints(op.operands[1], self.store)
-            if found is None or not all(-length <= index < length for index in found):
-                return None
-            return list(found)
-        bounds = [ints(operand, self.store) for operand in op.operands[1:]]
-        if any(bound is None or len(bound) != 1 for bound in bounds):
-            return None
-        start, end, _, step = [b[0] for b in bounds if b] + [0, 1][len(bounds) - 2 :]
-        return list(range(length))[start:end:step] if step > 0 else None
 
     def inline_if(self, op: OnnxOp) -> bool:
         """Replace an `If` on a constant by the branch that is taken."""

@@ -9,6 +9,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     ArrayAttr,
+    DictionaryAttr,
     ModuleOp,
     NoneType,
     StringAttr,
@@ -20,9 +21,15 @@ from xdsl.ir import Attribute, Block, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
+from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.onnx import OnnxOp, graph_attributes
+from spu_ir.dialects.weights import store_of
 from spu_ir.frontend.exporter import export_light, main_function
 from spu_ir.frontend.inference import Inferred, run_inference, value_type
+
+from .symbolic_shapes import refine, symbolic_dims
+
+DIM_PARAMS = "onnx.dim_params"
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,11 @@ class InferShapesPass(ModulePass):
     """
     Give every value of `@main` the type that `onnx.shape_inference` finds, in strict mode.
 
-    Sizes that depend on run-time extents stay `?`; an extent that ONNX can follow is named in the
-    op's `onnx.dim_params`, one string per result ("0:batch,1:seq"). What an earlier run found is
-    kept where this one knows less. Shapes that do not fit are an error that names the node.
+    Sizes that depend on run-time extents stay `?`; an extent that can be followed is named in the
+    op's `onnx.dim_params`, one string per result ("0:batch,1:seq"), and in those of the
+    function's results. Rules of our own follow extents through the slices, expansions and
+    reshapes that ONNX gives up on. What an earlier run found is kept where this one knows less.
+    Shapes that do not fit are an error that names the node.
     """
 
     name = "infer-shapes"
@@ -42,15 +51,26 @@ class InferShapesPass(ModulePass):
         function = main_function(op)
         exported = export_light(op, ctx)
         inferred = run_inference(exported.model, strict=True)
-        extents = set(_extents(function))
+        extents = set(bounds(function))
         names = exported.names
         _Writer(names, extents).block(function.body.block, inferred)
+        refine(function, store_of(ctx))
         function.update_function_type()
+        _name_results(function)
 
 
-def _extents(function: FuncOp) -> list[str]:
-    found = function.attributes.get("spu.extents")
-    return list(getattr(found, "data", ()))
+def _name_results(function: FuncOp) -> None:
+    """Put the names of the results' dims on the function."""
+    return_op = function.get_return_op()
+    if return_op is None or function.res_attrs is None:
+        return
+    entries: list[DictionaryAttr] = []
+    for value, entry in zip(return_op.operands, function.res_attrs, strict=True):
+        dims = symbolic_dims(value) or ()
+        names = ",".join(f"{axis}:{dim}" for axis, dim in enumerate(dims) if isinstance(dim, str))
+        data = {name: a for name, a in entry.data.items() if name != DIM_PARAMS}
+        entries.append(DictionaryAttr(data | ({DIM_PARAMS: StringAttr(names)} if names else {})))
+    function.res_attrs = ArrayAttr(entries)
 
 
 @dataclass(frozen=True)
@@ -86,9 +106,9 @@ class _Writer:
             if kind != old:
                 new = Rewriter.replace_value_with_new_type(op.results[index], kind)
                 self.names[new] = name
-        op.attributes.pop("onnx.dim_params", None)
+        op.attributes.pop(DIM_PARAMS, None)
         if any(params):
-            op.attributes["onnx.dim_params"] = ArrayAttr([StringAttr(param) for param in params])
+            op.attributes[DIM_PARAMS] = ArrayAttr([StringAttr(param) for param in params])
 
     def _known(self, name: str) -> str:
         return name if name in self.extents else ""
