@@ -8,9 +8,16 @@ from typing import ClassVar
 
 import numpy as np
 from xdsl.context import Context
-from xdsl.dialects.builtin import DictionaryAttr, FunctionType, ModuleOp, NoneType
+from xdsl.dialects.builtin import (
+    DictionaryAttr,
+    FunctionType,
+    ModuleOp,
+    NoneType,
+    TensorType,
+    UnrankedTensorType,
+)
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
@@ -66,6 +73,12 @@ def _lower_node(lowering: Lowering, op: OnnxOp, index: int) -> None:
     if name == "Constant":
         lowering.bind_constant(op.results[0], lowering.attribute_array(op.attributes["value"]))
         return
+    for result in op.results:
+        if not isinstance(result.type, TensorType | NoneType):
+            raise lowering.error(
+                f"a result is {_show(result.type)}",
+                "run infer-shapes before lower-onnx; shapes must not depend on data",
+            )
     symbols = shapes.evaluate(lowering, op)
     if symbols is not None:
         for result, known in zip(op.results, symbols, strict=True):
@@ -91,6 +104,12 @@ def _lower_node(lowering: Lowering, op: OnnxOp, index: int) -> None:
     for result, value in zip(op.results, values, strict=False):
         if not isinstance(result.type, NoneType):
             lowering.bind(result, value)
+
+
+def _show(kind: Attribute) -> str:
+    if isinstance(kind, UnrankedTensorType):
+        return "a tensor with an unknown number of axes"
+    return f"no tensor but {kind}"
 
 
 def _outputs(lowering: Lowering, function: FuncOp, operands: Sequence[SSAValue]) -> list[SSAValue]:

@@ -108,6 +108,8 @@ class Lowering(TensorBuilder):
         ports = zip(function.body.block.args, argument_attributes(function), strict=True)
         for argument, attributes in ports:
             name, params = port_name(attributes, argument.index), dim_params(attributes)
+            if not isinstance(argument.type, TensorType):
+                raise SpuError(f"input {name!r} is no tensor of known rank but {argument.type}")
             element = element_of(argument)
             if element not in ELEMENTS:
                 raise SpuError(

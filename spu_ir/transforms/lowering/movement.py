@@ -349,7 +349,8 @@ def _space_to_depth(ctx: Lowering, op: OnnxOp) -> SSAValue:
     if tall is None or wide is None:
         raise ctx.error(f"height and width must be multiples of {block}")
     split = ctx.reshape(x, (batch, channels, tall, block, wide, block))
-    moved = ctx.transpose(split, (0, 3, 5, 1, 2, 4))
+    perm = (0, 1, 3, 5, 2, 4) if op.str_value("mode") == "CRD" else (0, 3, 5, 1, 2, 4)
+    moved = ctx.transpose(split, perm)
     return ctx.reshape(moved, (batch, multiply(channels, block * block), tall, wide))
 
 

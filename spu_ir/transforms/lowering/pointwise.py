@@ -150,6 +150,8 @@ def _pow(ctx: Lowering, op: OnnxOp) -> SSAValue:
                 return ctx.unary(UnaryFn.SQRT, x)
             case _:
                 pass
+    if exponent is not None:
+        return ctx.binary(BinaryFn.POW, x, ctx.constant_in(exponent, op.operands[0]))
     power = ctx.cast(ctx.tensor(op.input(1)), element_of(x))
     return ctx.binary(BinaryFn.POW, x, power)
 

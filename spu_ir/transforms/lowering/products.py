@@ -231,6 +231,9 @@ def _attention(ctx: Lowering, op: OnnxOp) -> SSAValue:
             raise ctx.error(f"its input {what} has no lowering")
     if op.float_value("softcap"):
         raise ctx.error("softcap has no lowering")
+    for name in ("left_window_size", "right_window_size"):
+        if op.int_value(name) != -1:
+            raise ctx.error(f"{name} has no lowering", "give the window as a mask")
     for index, what in ((1, "present_key"), (2, "present_value"), (3, "qk_matmul_output")):
         ctx.unused(op, index, what)
     q, k, v = (ctx.tensor(op.input(i)) for i in range(3))

@@ -150,7 +150,9 @@ def _lp_normalization(ctx: Lowering, op: OnnxOp) -> SSAValue:
         norm = ctx.reduce(ReduceFn.L2, x, [axis])
     else:
         norm = ctx.reduce(ReduceFn.SUM, _absolute(ctx, x), [axis])
-    return ctx.binary(BinaryFn.DIV, x, norm)
+    # Nothing but zeros stays so.
+    nothing = ctx.binary(BinaryFn.EQUAL, norm, ctx.scalar(0.0))
+    return ctx.binary(BinaryFn.DIV, x, ctx.select(nothing, ctx.scalar(1.0), norm))
 
 
 def _ceil_out(size: int, low: int, high: int, reach: int, stride: int) -> int:

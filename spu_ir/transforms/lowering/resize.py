@@ -19,13 +19,15 @@ LowerFn = Callable[[Lowering, OnnxOp], SSAValue]
 def _positions(ctx: Lowering, op: OnnxOp, before: int, after: int, scale: float) -> Array:
     """Where in the input every position of the output lies, float64 [after]."""
     out = np.arange(after, dtype=np.float64)
+    # A scale may give a part of a position more than there are.
+    length = before * scale
     match op.str_value("coordinate_transformation_mode"):
         case "half_pixel":
             return (out + 0.5) / scale - 0.5
         case "pytorch_half_pixel":
-            return (out + 0.5) / scale - 0.5 if after > 1 else out * 0
+            return (out + 0.5) / scale - 0.5 if length > 1 else out * 0
         case "align_corners":
-            return out * ((before - 1) / (after - 1)) if after > 1 else out * 0
+            return out * ((before - 1) / (length - 1)) if length > 1 else out * 0
         case "asymmetric":
             return out / scale
         case mode:

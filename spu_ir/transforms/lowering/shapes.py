@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerType, i1
+from xdsl.dialects.builtin import IntegerType, TensorType, i1
 from xdsl.ir import SSAValue
 
 from spu_ir.dialects.onnx import OnnxOp
@@ -262,7 +262,8 @@ def evaluate(ctx: Lowering, op: OnnxOp) -> list[Symbols] | None:
     """The results of a node on integers or bools, None where they are not known."""
     function = _FUNCTIONS.get(op.schema_name)
     if function is None or not all(
-        isinstance(element_of(result), IntegerType) for result in op.results
+        isinstance(result.type, TensorType) and isinstance(element_of(result), IntegerType)
+        for result in op.results
     ):
         return None
     try:
