@@ -10,8 +10,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from spu_ir.runtime.build import ARITHMETIC, DEVICE, WARNINGS
-from spu_ir.runtime.isa import LEVELS, architecture_levels
+from spu_ir.runtime.build import DEVICE, program_flags
+from spu_ir.runtime.cpu import host_levels
 
 SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O0")
 
@@ -19,14 +19,7 @@ SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1"
 @cache
 def levels_of_host() -> tuple[str, ...]:
     """The levels that this host can run, the most general first."""
-    cpuinfo = Path("/proc/cpuinfo")
-    flags: set[str] = set()
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("flags"):
-                flags.update(line.partition(":")[2].split())
-                break
-    return tuple(name for name in architecture_levels() if LEVELS[name].cpuinfo <= flags)
+    return host_levels()
 
 
 @cache
@@ -46,7 +39,7 @@ def build(source: Path, level: str, *, sanitise: bool = False, shared: bool = Tr
     Built once for the same bytes of the source, the headers and the flags.
     """
     compiler = shutil.which(os.environ.get("CC", "gcc")) or "gcc"
-    flags = [*ARITHMETIC, *WARNINGS, *LEVELS[level].flags, f"-I{DEVICE}"]
+    flags = [*program_flags(level), f"-I{DEVICE}"]
     flags += SANITISERS if sanitise else ()
     flags += ("-shared", "-fPIC") if shared else ()
     texts = [source, *sorted(DEVICE.glob("*.h"))]

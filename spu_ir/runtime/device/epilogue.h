@@ -50,18 +50,20 @@ SPU_INLINE void spu_store_output(const spu_tile *t, uint8_t *row, int j, f32x16 
 }
 
 /* acc is [rows][share][16]: int32 when type is SPU_I8, else float */
-SPU_INLINE void spu_epilogue(const spu_tile *t, const int32_t *acc, int type, int share,
+SPU_INLINE void spu_epilogue(const spu_tile *tile, const int32_t *acc, int type, int share,
                              int epilogue, int residual, int activation, int out) {
+  /* a copy that no store can reach, so that what it holds stays in registers */
+  const spu_tile t = *tile;
   SPU_UNROLL
   for (int j = 0; j < share; j++) {
-    if (16 * j >= t->lanes) return;
-    const int64_t count = t->lanes - 16 * j < 16 ? t->lanes - 16 * j : 16;
+    if (16 * j >= t.lanes) return;
+    const int64_t count = t.lanes - 16 * j < 16 ? t.lanes - 16 * j : 16;
     f32x16 scale = {0}, bias = {0};
-    if (epilogue & SPU_SCALE) scale = spu_load_f32(t->scale + 16 * j, count);
-    if (epilogue & SPU_BIAS) bias = spu_load_f32(t->bias + 16 * j, count);
-    for (int32_t m = 0; m < t->rows; m++) {
+    if (epilogue & SPU_SCALE) scale = spu_load_f32(t.scale + 16 * j, count);
+    if (epilogue & SPU_BIAS) bias = spu_load_f32(t.bias + 16 * j, count);
+    for (int32_t m = 0; m < t.rows; m++) {
       const int32_t *from = acc + 16 * ((int64_t)m * share + j);
-      uint8_t *to = (uint8_t *)t->out + m * t->out_stride;
+      uint8_t *to = (uint8_t *)t.out + m * t.out_stride;
       const i32x16 sum = spu_load_i32(from, 16);
       if (out == SPU_OUT_I32) {
         spu_store_i32((int32_t *)(void *)to + 16 * j, sum, count);
@@ -69,12 +71,12 @@ SPU_INLINE void spu_epilogue(const spu_tile *t, const int32_t *acc, int type, in
       }
       f32x16 v = type == SPU_I8 ? spu_to_f32(sum) : (f32x16)sum;
       if (epilogue & SPU_SCALE) v = v * scale;
-      if (epilogue & SPU_ROW_SCALE) v = v * spu_splat(t->row_scale[m]);
+      if (epilogue & SPU_ROW_SCALE) v = v * spu_splat(t.row_scale[m]);
       if (epilogue & SPU_BIAS) v = v + bias;
       if (residual != SPU_RES_NONE)
-        v = v + spu_residual(t, (const uint8_t *)t->residual + m * t->residual_stride, j, count,
+        v = v + spu_residual(&t, (const uint8_t *)t.residual + m * t.residual_stride, j, count,
                              residual);
-      spu_store_output(t, to, j, spu_activate(v, activation), count, out);
+      spu_store_output(&t, to, j, spu_activate(v, activation), count, out);
     }
   }
 }

@@ -113,8 +113,12 @@ SPU_INLINE f32x16 spu_round(f32x16 x) {
 }
 /* halves to even, as int32; only for |x| <= 2^22 (other values give a number, but no use) */
 SPU_INLINE i32x16 spu_round_small(f32x16 x) {
+#if defined(SPU_AVX512)
+  return (i32x16)_mm512_cvtps_epi32((__m512)x);
+#else
   const f32x16 magic = spu_splat(12582912.0f);
   return (i32x16)((u32x16)(x + magic) - (u32x16)magic);
+#endif
 }
 SPU_INLINE f32x16 spu_floor(f32x16 x) {
   const f32x16 r = spu_round(x);
@@ -260,18 +264,21 @@ SPU_INLINE void spu_store_bf16(void *p, f32x16 v, int64_t count) {
 
 /* ---- quantisation ---------------------------------------------------------------------- */
 
-/* x * inv_scale, NaN to 0, clamped in float to [low - zero, high - zero], halves to even, + zero */
+/*
+ * x * inv_scale, NaN to 0, clamped in float to [low - zero, high - zero], halves to even, + zero.
+ * Only the low byte of a lane is the result: store it with spu_store_u8 or spu_store_i8.
+ */
 SPU_INLINE i32x16 spu_quantise(f32x16 x, float inv_scale, int32_t zero, int32_t low,
                                int32_t high) {
-  const f32x16 t = x * spu_splat(inv_scale);
+  f32x16 t = x * spu_splat(inv_scale);
   const f32x16 bottom = spu_splat((float)(low - zero)), top = spu_splat((float)(high - zero));
 #if defined(SPU_AVX512)
-  const __mmask16 number = _mm512_cmp_ps_mask((__m512)t, (__m512)t, _CMP_ORD_Q);
-  const f32x16 floored = (f32x16)_mm512_maskz_max_ps(number, (__m512)t, (__m512)bottom);
+  /* NaN, in the second operand, passes both and is converted to INT32_MIN: its low byte is 0 */
+  t = spu_min(top, spu_max(bottom, t));
 #else
-  const f32x16 floored = spu_max(spu_select(t == t, t, spu_splat(0.0f)), bottom);
+  t = spu_min(spu_max(spu_select(t == t, t, spu_splat(0.0f)), bottom), top);
 #endif
-  return spu_round_small(spu_min(floored, top)) + spu_isplat(zero);
+  return (i32x16)((u32x16)spu_round_small(t) + (u32x16)spu_isplat(zero));
 }
 SPU_INLINE i32x16 spu_quantise_u8(f32x16 x, float inv_scale, int32_t zero) {
   return spu_quantise(x, inv_scale, zero, 0, 255);

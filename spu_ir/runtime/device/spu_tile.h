@@ -99,6 +99,7 @@ SPU_INLINE const uint8_t *spu_value_of(const spu_walk *k, int64_t q, int j, int 
 
 /* The rows of the next walk when `left` rows are left and a walk takes at most `limit`: even. */
 SPU_INLINE int32_t spu_walk_rows(int32_t left, int32_t limit) {
+  if (left <= limit) return left;
   const int32_t walks = (left + limit - 1) / limit;
   return (left + walks - 1) / walks;
 }

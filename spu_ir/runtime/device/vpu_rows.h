@@ -262,7 +262,7 @@ static inline void vpu_minmax_f32(const float *x, int64_t n, float *low, float *
 /* ONNX's DynamicQuantizeLinear: u8 scale and zero point of a range that holds 0 */
 static inline void vpu_dynamic_scale(float low, float high, float *scale, int32_t *zero) {
   *scale = high == low ? 1.0f : (high - low) / 255.0f;
-  *zero = spu_quantise(spu_splat(-low / *scale), 1.0f, 0, 0, 255)[0];
+  *zero = spu_quantise(spu_splat(-low / *scale), 1.0f, 0, 0, 255)[0] & 255;
 }
 
 /* q = x * inv_scale rounded and clamped, + zero */
