@@ -20,6 +20,7 @@ from xdsl.interpreters.func import FuncFunctions
 from xdsl.interpreters.scf import ScfFunctions
 from xdsl.ir import Attribute
 
+from spu_ir.dialects.functions import OUTPUT, dim_params
 from spu_ir.dialects.types import (
     DYNAMIC,
     Array,
@@ -37,9 +38,6 @@ from .machine import Machine, Observer
 from .memory import IndexFunctions, MemRefFunctions, ParallelFunctions, TensorFunctions, poisoned
 from .spu import SpuFunctions
 from .vpu import VpuFunctions
-
-OUTPUT = "spu.output"
-"""The attribute of a memref argument that the function writes."""
 
 
 class Port(NamedTuple):
@@ -100,13 +98,9 @@ def signature_of(function: FuncOp) -> Signature:
 def _port(kind: Attribute, attributes: DictionaryAttr, fallback: str) -> Port:
     if not isinstance(kind, TensorType | MemRefType):
         raise SpuError(f"{fallback} must be a tensor or a memref, got {kind}")
-    name, dims = attributes.data.get("onnx.name"), attributes.data.get("onnx.dim_params")
-    pairs = dims.data.split(",") if isinstance(dims, StringAttr) and dims.data else []
-    split = [pair.partition(":") for pair in pairs]
+    name = attributes.data.get("onnx.name")
     return Port(
-        name.data if isinstance(name, StringAttr) else fallback,
-        kind,
-        {int(axis): extent for axis, _, extent in split},
+        name.data if isinstance(name, StringAttr) else fallback, kind, dim_params(attributes.data)
     )
 
 
@@ -197,7 +191,8 @@ def interpret(
         machine.call_op(function, (*arrays, *results))
     else:
         results = machine.call_op(function, tuple(arrays))
+    # A result can be a view of an input, which is the caller's to change.
     return {
-        port.name: np.ascontiguousarray(result).reshape(np.shape(result))
+        port.name: np.array(result, order="C")
         for port, result in zip(signature.outputs, results, strict=True)
     }
