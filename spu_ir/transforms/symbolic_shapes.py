@@ -58,9 +58,10 @@ def _names(value: SSAValue) -> Mapping[int, str]:
 def _params(op: Operation) -> list[StringAttr] | None:
     """The names of an op's results' dims, one string a result."""
     params = op.attributes.get("onnx.dim_params")
-    if not isinstance(params, ArrayAttr) or len(params) != len(op.results):
+    if not isinstance(params, ArrayAttr):
         return None
-    return list(cast("ArrayAttr[StringAttr]", params))
+    entries = list(cast("ArrayAttr[StringAttr]", params))
+    return entries if len(entries) == len(op.results) else None
 
 
 def symbolic_ints(value: SSAValue, store: WeightStore) -> list[Dim] | None:
