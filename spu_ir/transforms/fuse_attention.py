@@ -115,7 +115,13 @@ class _FuseAttention(RewritePattern):
         mixed = self.through_same_shape(transpose.operands[0])
         if rank_of(reshape.results[0]) != 3:
             return None
-        return only_use(mixed, "MatMul") if mixed is not None else None
+        product = producer(mixed, "MatMul")
+        if product is None or mixed is None:
+            return None
+        # Exporters take the shape of a product for the reshape that is fused away with it.
+        users = [use.operation for use in mixed.uses]
+        others = [user for user in users if not (isinstance(user, OnnxOp) and is_shape(user))]
+        return product if len(others) == 1 else None
 
     def through_same_shape(self, value: SSAValue) -> SSAValue | None:
         """Past a reshape of four axes to the same four, which exporters put after products."""
@@ -245,6 +251,11 @@ class _FuseAttention(RewritePattern):
         """Whether a reshape copies batch and sequence, by zeros in its shape."""
         sizes = symbolic_ints(reshape.operands[1], self.store)
         return sizes is not None and sizes[:2] == [0, 0] and not reshape.int_value("allowzero")
+
+
+def is_shape(op: OnnxOp) -> bool:
+    """Whether an op looks at the shape of its operand only."""
+    return op.schema_name == "Shape"
 
 
 def _equal_dims(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> bool:
