@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "interpreters": {"dialects", "errors"},
     "packing": {"dialects", "errors"},
     "transforms": {"dialects", "errors", "frontend", "interpreters", "packing"},
-    "runtime": {"errors"},
-    "codegen": {"dialects", "errors", "packing", "runtime.program"},
+    "runtime": {"_version", "errors"},
+    "codegen": {"_version", "dialects", "errors", "packing", "runtime.program"},
     "zoo": {"errors", "packing"},
 }
 

@@ -2,7 +2,8 @@
 Every command and every Python example of the README and docs/ runs, in the order of the page.
 
 In a page, blocks of `sh` and `python` are run; a block of `<language> output` after one is what it
-prints, where a line `...` stands for any lines. Other blocks are for reading only.
+prints, where a line `...` stands for any lines, and `...` in a line for any text. Other blocks are
+for reading only.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def matches(expected: str, printed: str) -> bool:
-    """Whether a text is as expected, where a line `...` stands for any lines."""
+    """Whether a text is as expected: a line `...` is any lines, and `...` in one anything."""
     parts = [
-        "(?:.*\n)*?" if line.strip() == "..." else re.escape(line) + "\n"
+        "(?:.*\n)*?"
+        if line.strip() == "..."
+        else ".*?".join(re.escape(part) for part in line.split("...")) + "\n"
         for line in expected.splitlines()
     ]
     lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
@@ -139,5 +142,7 @@ def test_blocks_outputs_and_wildcards() -> None:
     assert matches("1\n...\n", "1\n2\n3\n")
     assert matches("1\n...\n", "1\n")
     assert not matches("1\n...\n4\n", "1\n2\n3\n")
+    assert matches("a ... c\n", "a b c\n")
+    assert not matches("a ... c\n", "a b\nc c\n")
     assert not matches("1\n", "2\n")
     assert shell("cd x\nmake run\nls\n") == "make --dry-run run\nls"

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from spu_ir import zoo
 from spu_ir.errors import SpuError
 from spu_ir.zoo import common
+from spu_ir.zoo.__main__ import main as zoo_command
 from spu_ir.zoo.bert_model import random_weights, weight_shapes
 from spu_ir.zoo.common import Array
 from spu_ir.zoo.pruning import prune_conv
@@ -360,3 +361,19 @@ def test_large_models_are_written_beside_their_weights(
     assert split.stat().st_size < whole.stat().st_size / 4
     session = onnxruntime.InferenceSession(str(split))
     np.testing.assert_array_equal(session.run(None, feeds)[0], run(model, feeds)[0])
+
+
+def test_the_command_writes_a_pruned_model(tmp_path: Path) -> None:
+    path = tmp_path / "linear.onnx"
+    assert zoo_command(["linear", "--ratio", "16", "-o", str(path)]) == 0
+    (weight,) = [t for t in onnx.load(path).graph.initializer if t.name.startswith("weight")]
+    assert np.count_nonzero(numpy_helper.to_array(weight)) == 128 * 32 // 16
+
+
+def test_the_command_names_a_file_that_it_cannot_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert zoo_command(["linear", "-o", str(tmp_path / "no" / "linear.onnx")]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: cannot write")
+    assert message.endswith("No such file or directory\n")
