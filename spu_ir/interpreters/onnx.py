@@ -9,6 +9,7 @@ the graph around them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -26,13 +27,17 @@ from xdsl.interpreter import (
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 
-from spu_ir.dialects.onnx import NODE_NAME, OPS, NoValue, OnnxOp
+from spu_ir.dialects.onnx import NODE_NAME, OPS, NoValue, OnnxOp, newest
 from spu_ir.dialects.onnx_proto import ProtoWriter, opset_of, type_proto
+from spu_ir.dialects.onnx_schema import Kind, attribute_of
 from spu_ir.dialects.types import Array, numpy_dtype
 from spu_ir.dialects.weights import WeightStore, constant_array
 from spu_ir.errors import SpuError
 
 RuntimeValue: TypeAlias = "Array | list[Any] | None"
+
+COERCED = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
+"""Operators that before opset 13 flattened their operand to two axes at `axis`."""
 
 
 class OpEvaluator:
@@ -55,7 +60,33 @@ class OpEvaluator:
         """
         if op.schema_name == "Constant":
             return (constant_array(self.store, op.attributes["value"]),)
-        captured = captured or {}
+        if op.schema_name in COERCED and op.since_version < 13:
+            return (self._run_coerced(op, operands),)
+        return self._run(op, operands, captured or {})
+
+    def _run_coerced(self, op: OnnxOp, operands: Sequence[RuntimeValue]) -> RuntimeValue:
+        """`f(flatten(x, axis))` of old, which the reference takes for `f` along one axis."""
+        x = operands[0]
+        assert isinstance(x, np.ndarray)
+        axis = op.int_value("axis") % max(x.ndim, 1)
+        flat = x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
+        rows = newest(op.schema_name).create(
+            operands=op.operands,
+            result_types=op.result_types,
+            attributes={"axis": attribute_of(Kind.INT, 1)},
+        )
+        (result,) = self._run(rows, [flat], {})
+        # The op is gone again, and with it its use of the operand.
+        rows.drop_all_references()
+        assert isinstance(result, np.ndarray)
+        return result.reshape(x.shape)
+
+    def _run(
+        self,
+        op: OnnxOp,
+        operands: Sequence[RuntimeValue],
+        captured: Mapping[SSAValue, RuntimeValue],
+    ) -> tuple[RuntimeValue, ...]:
         key = None if op.regions else _key(op)
         found = self._cache.get(key) if key is not None else None
         if found is None:
