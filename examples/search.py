@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
@@ -129,42 +130,55 @@ def search(precision: Precision, threads: int | None) -> dict[str, Any]:
 
 
 def layer_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The layer report, equal layers counted once."""
-    columns = ("op", "shape", "precision", "format", "density", "bytes", "reason")
-    table = Table(title="Layers", title_justify="left")
-    table.add_column("layers", justify="right")
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("density", "bytes") else "left")
-
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.3g}"
-        return "" if value is None else str(value)
-
-    counts = Counter(tuple(cell(row.get(column)) for column in columns) for row in rows)
-    for cells, count in counts.items():
-        table.add_row(str(count), *cells)
+    """What the products became: one line for those of equal shape, precision and format."""
+    table = Table(
+        title="Products, by shape", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in ("layers", "op", "shape", "precision", "format", "density", "KiB"):
+        number = column in ("layers", "density", "KiB")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(str(row[name]) for name in ("op", "shape", "precision", "format"))
+        groups.setdefault(key, []).append(row)
+    for key, members in groups.items():
+        densities = [row["density"] for row in members if row["density"] is not None]
+        density = f"{sum(densities) / len(densities):.3f}" if densities else ""
+        kibibytes = sum(row["bytes"] for row in members) / 1024
+        table.add_row(str(len(members)), *key, density, f"{kibibytes:.0f}")
     return table
+
+
+def counted(values: Iterable[str]) -> str:
+    """`3 a, 1 b`: how often each value that is not empty occurs."""
+    return ", ".join(f"{count} {value}" for value, count in Counter(filter(None, values)).items())
 
 
 def show(result: dict[str, Any], console: Console) -> None:
     """Print a result for people."""
-    console.print(layer_table(result["report"]))
-    console.print()
+    report: list[dict[str, Any]] = result["report"]
+    products = [row for row in report if row["op"].startswith("spu.")]
+    console.print(layer_table(products))
+    others = counted(row["op"] for row in report if row not in products)
+    console.print(f"Vector ops: {others}", highlight=False, soft_wrap=True)
+    reasons = counted(row["reason"] for row in products)
+    console.print(f"Not sparse because: {reasons}\n" if reasons else "", highlight=False)
     for answer in result["answers"]:
         mark = "[green]right[/]" if answer["right"] else "[red]wrong[/]"
         console.print(f"[bold]{answer['query']}[/]")
-        console.print(f"  {answer['score']:.3f}  {answer['answer']}  {mark}")
+        console.print(f"  {answer['score']:.3f}  {answer['answer']}  {mark}", soft_wrap=True)
     console.print()
     console.print(
         f"compiled in {result['compile_seconds']:.1f} s; "
         f"{result['seconds_per_sentence'] * 1e3:.2f} ms a sentence "
         f"({result['sentences']} at once, {result['tokens']} tokens), "
-        f"{result['seconds_one_sentence'] * 1e3:.2f} ms for one alone"
+        f"{result['seconds_one_sentence'] * 1e3:.2f} ms for one alone",
+        soft_wrap=True,
     )
     console.print(
         f"cosine similarity to {result['reference']} in FP32: mean {result['cosine_mean']:.5f}, "
-        f"least {result['cosine_min']:.5f}"
+        f"least {result['cosine_min']:.5f}",
+        soft_wrap=True,
     )
 
 
@@ -182,7 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(result, indent=2))
     else:
-        show(result, Console())
+        # A pipe has no width of its own, and the table needs more than the usual 80 columns.
+        show(result, Console(width=None if sys.stdout.isatty() else 100))
     return 0 if all(answer["right"] for answer in result["answers"]) else 1
 
 

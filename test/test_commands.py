@@ -103,5 +103,5 @@ def test_make_run_answers_its_queries() -> None:
 def test_make_run_shows_people_a_report() -> None:
     done = search("--precision", "fp32")
     assert done.returncode == 0, done.stderr
-    for needed in ("Layers", "espresso", "right", "ms a sentence", "mean 1.0000"):
+    for needed in ("Products", "espresso", "right", "ms a sentence", "mean 1.0000"):
         assert needed in done.stdout
