@@ -1,9 +1,9 @@
 """
 What this project adds to xDSL: dialects, passes and targets, each a name and a lazy loader.
 
-The `xdsl.universe` entry point names `SPU_UNIVERSE`, so that stock `xdsl-opt` has all of them. A new
-pass is a file `transforms/<name with underscores>.py` and one line in `PASSES`; a new dialect or
-target is one line in its table.
+The `xdsl.universe` entry point names `SPU_UNIVERSE`, so that stock `xdsl-opt` has all of them. A
+new pass is a file `transforms/<name with underscores>.py` and one line in `PASSES`; a new dialect
+or target is one line in its table.
 """
 
 from __future__ import annotations

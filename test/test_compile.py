@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from support.models import MODELS, SHAPES, feeds
 from xdsl.parser import Parser
 
 import spu_ir
@@ -19,7 +20,6 @@ from spu_ir.runtime.build import build
 from spu_ir.runtime.cpu import host_levels
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.runtime.program import Program
-from support.models import MODELS, SHAPES, feeds
 
 Array = NDArray[Any]
 TOLERANCE = {"fp32": 1e-5, "bf16": 2e-2, "int8": 4e-2}

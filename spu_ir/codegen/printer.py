@@ -40,6 +40,7 @@ SHORT = {
 }
 """numpy dtype name -> its name in the device headers' functions."""
 
+
 def c_type(value: SSAValue) -> str:
     """The C type of a memref's elements. Raises SpuError for one that the device lacks."""
     return C_TYPES[dtype_name(value)]
@@ -138,14 +139,10 @@ def _view(_: Printer, scope: Scope, op: Operation) -> None:
     ctype = c_type(op.result)
     pointer = scope.declare(f"{ctype} *", f"({ctype} *)({source.pointer} + {shift})")
     dims = _sizes(scope, op.result.type, op.sizes)
-    scope.values[op.result] = View(
-        pointer, element_of(op.result), dims, contiguous(scope, dims)
-    )
+    scope.values[op.result] = View(pointer, element_of(op.result), dims, contiguous(scope, dims))
 
 
-def _mixed(
-    scope: Scope, static: DenseArrayBase, dynamic: Sequence[SSAValue]
-) -> tuple[Expr, ...]:
+def _mixed(scope: Scope, static: DenseArrayBase, dynamic: Sequence[SSAValue]) -> tuple[Expr, ...]:
     rest = iter(dynamic)
     return tuple(scope.index(next(rest)) if v == DYNAMIC else v for v in integers(static))
 

@@ -36,7 +36,7 @@ def _fixed(value: Expr, what: str) -> int:
 def _segments(op: EpilogueOp, x: View) -> tuple[Segments, Expr]:
     """The runs of a row's bytes that meet consecutive weights, and the stride between rows."""
     size = numpy_dtype(x.element).itemsize
-    if isinstance(op, MatmulOp):
+    if not isinstance(op, ConvOp):
         return ((0, shape_of(op.weight)[1]),), x.strides[0]
     _, height, width, channels = shape_of(op.weight)
     down, across = integers(op.dilations)
@@ -188,9 +188,7 @@ def _attention(_: Printer, scope: Scope, op: Operation) -> None:
     batch, step = scope.counter(), scope.counter()
     scope.open(f"for (int64_t {batch} = 0; {batch} < {out.dims[0]}; {batch}++)")
     rows = out.dims[1]
-    scope.open(
-        f"for (int64_t {step} = 0; {step} < {rows}; {step} += SPU_ATTENTION_ROWS)"
-    )
+    scope.open(f"for (int64_t {step} = 0; {step} < {rows}; {step} += SPU_ATTENTION_ROWS)")
     left = scope.let(f"{rows} - {step}")
     count = scope.let(f"{left} < SPU_ATTENTION_ROWS ? {left} : SPU_ATTENTION_ROWS")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr
@@ -64,7 +64,10 @@ Cursor: TypeAlias = tuple[str, Expr]
 
 
 def nest(
-    scope: Scope, views: Sequence[View], dims: Sequence[Expr], body: Callable[[list[Cursor], Expr], None]
+    scope: Scope,
+    views: Sequence[View],
+    dims: Sequence[Expr],
+    body: Callable[[list[Cursor], Expr], None],
 ) -> None:
     """Loops over all but the last of `dims`; `body` gets a cursor for each view, and the rest."""
     counters: list[tuple[int, str]] = []
@@ -112,7 +115,8 @@ def vectors(
             if stride == 0:
                 kind = "i32x16" if number in integer_loads else "f32x16"
                 hoisted[number] = scope.declare(
-                    f"const {kind}", _load(inputs[number], number in integer_loads, pointer, "0", "16")
+                    f"const {kind}",
+                    _load(inputs[number], number in integer_loads, pointer, "0", "16"),
                 )
         j = scope.counter()
         scope.open(f"for (int64_t {j} = 0; {j} < {count}; {j} += 16)")
@@ -253,9 +257,7 @@ def _dequantise(_: Printer, scope: Scope, op: Operation) -> None:
     if op.zero is not None:
         inputs.append(_scale_view(op, scope.view(op.zero), rank))
         zero = ""
-    vectors(
-        scope, inputs, out, lambda v: f"vpu_dequantise({v[0]}, {v[1]}, {zero or v[2]})", (0, 2)
-    )
+    vectors(scope, inputs, out, lambda v: f"vpu_dequantise({v[0]}, {v[1]}, {zero or v[2]})", (0, 2))
 
 
 def _copy(scope: Scope, source: View, target: View) -> None:
@@ -302,7 +304,7 @@ def _fill(_: Printer, scope: Scope, op: Operation) -> None:
     target = scope.view(op.target)
     ctype = C_TYPES[name_of(target)]
     assert isinstance(op.value, FloatAttr | IntegerAttr)
-    number = op.value.value.data
+    number = float(cast("FloatAttr", op.value).value.data)
     if name_of(target) == "bfloat16":
         # The device keeps bf16 as its bits.
         literal = str(int(np.array(number, numpy_dtype(target.element)).view(np.uint16)))
@@ -407,7 +409,12 @@ def _reduce(_: Printer, scope: Scope, op: Operation) -> None:
     inner = [axis for axis in kept if axis > last]
     out_of = dict(zip(kept, places, strict=True))
     views = [
-        View(x.pointer, x.element, (*(x.dims[a] for a in outer), 1), (*(x.strides[a] for a in outer), 1)),
+        View(
+            x.pointer,
+            x.element,
+            (*(x.dims[a] for a in outer), 1),
+            (*(x.strides[a] for a in outer), 1),
+        ),
         View(
             out.pointer,
             out.element,
@@ -428,8 +435,7 @@ def _reduce(_: Printer, scope: Scope, op: Operation) -> None:
             scope.line(f"*{target} = vpu_reduce_f32({source}, {count}, {fn});")
 
     if inner and not all(
-        _is_product(scope, x.strides[a], x.dims[a + 1], x.strides[a + 1])
-        for a in inner[:-1]
+        _is_product(scope, x.strides[a], x.dims[a + 1], x.strides[a + 1]) for a in inner[:-1]
     ):
         raise SpuError("the axes behind a reduction must be neighbours in memory", op="codegen")
     nest(scope, views, views[0].dims, body)
@@ -492,9 +498,7 @@ def _gather(printer: Printer, scope: Scope, op: Operation) -> None:
     # Loops over the axes before the taken one and over all but the last axis of the indices.
     dims = (*out.dims[:axis], *indices.dims[:-1], 1) if taken else (*out.dims[:axis], 1)
     outer = len(dims) - 1 - axis
-    x_view = View(
-        x.pointer, x.element, dims, (*x.strides[:axis], *(0,) * outer, 1)
-    )
+    x_view = View(x.pointer, x.element, dims, (*x.strides[:axis], *(0,) * outer, 1))
     i_view = View(
         indices.pointer, indices.element, dims, (*(0,) * axis, *indices.strides[:outer], 1)
     )
@@ -503,9 +507,7 @@ def _gather(printer: Printer, scope: Scope, op: Operation) -> None:
 
     def body(cursors: list[Cursor], _count: Expr) -> None:
         (source, _), (index, _), (target, _) = cursors
-        scope.open(
-            f"if ({function}({source}, {x.dims[axis]}, {size}, {index}, {count}, {target}))"
-        )
+        scope.open(f"if ({function}({source}, {x.dims[axis]}, {size}, {index}, {count}, {target}))")
         scope.line(f"__atomic_store_n({status}, SPU_BAD_INDEX, __ATOMIC_RELAXED);")
         scope.close()
 

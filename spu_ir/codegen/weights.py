@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.dialects import memref
+from xdsl.ir import Attribute, Operation, SSAValue
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.spu import encoding_of

@@ -18,7 +18,13 @@ from xdsl.irdl import IRDLOperation
 from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind
 from xdsl.utils.exceptions import VerifyException
 
-from .types import element_of, same_shape, shape_of, show_shape
+from .types import element_of, same_shape, shape_of, shaped, show_shape
+
+
+def result_type(init: SSAValue) -> TensorType[Attribute] | None:
+    """The type of the result for an init: its own if it is a tensor, none for a memref."""
+    kind = shaped(init)
+    return kind if isinstance(kind, TensorType) else None
 
 
 class DestinationOp(IRDLOperation, ABC):

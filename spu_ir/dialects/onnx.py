@@ -43,6 +43,7 @@ from .onnx_schema import (
     python_value,
     verify_attribute,
 )
+from .weights import constant_type
 
 NODE_NAME = "onnx_node_name"
 
@@ -197,6 +198,14 @@ class OnnxOp(Operation):
         signature.operands.verify(self.operand_types, bound)
         signature.results.verify(self.result_types, bound)
         self._verify_attributes(signature.kinds)
+        value = self.attributes.get("value")
+        if self.schema_name == "Constant" and value is not None:
+            kind = constant_type(value)
+            if kind != self.results[0].type:
+                raise VerifyException(
+                    f"the result must have the type of the value, {kind}, "
+                    f"got {self.results[0].type}"
+                )
         names = graph_attributes(type(self))
         if len(self.regions) != len(names):
             raise VerifyException(

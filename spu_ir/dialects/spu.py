@@ -17,14 +17,14 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Sequence
 from enum import auto
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from xdsl.dialects.builtin import (
-
     BoolAttr,
     DenseArrayBase,
     FloatAttr,
     IntegerAttr,
+    IntegerType,
     MemRefType,
     TensorType,
     bf16,
@@ -49,7 +49,7 @@ from xdsl.irdl import (
 )
 from xdsl.utils.str_enum import StrEnum
 
-from .destination import DestinationEffects, DestinationOp
+from .destination import DestinationEffects, DestinationOp, result_type
 from .types import DYNAMIC, element_of, same_extent, shape_of, shaped, show_shape, ui8
 from .weights import BankedAttr, WeightsAttr
 
@@ -82,7 +82,7 @@ def encoding_of(weight: SSAValue | Attribute) -> BankedAttr | None:
 
 def integers(attr: DenseArrayBase) -> tuple[int, ...]:
     """The values of an `array<i64: ...>` attribute."""
-    return tuple(int(v) for v in attr.get_values())
+    return cast("DenseArrayBase[IntegerType]", attr).get_values()
 
 
 _GROUP = "(`{0}` `(` ${0}^ `:` type(${0}) `)`)?"
@@ -139,10 +139,9 @@ class EpilogueOp(DestinationOp, ABC):
         properties: dict[str, Attribute] | None = None,
         attributes: dict[str, Attribute] | None = None,
     ):
-        result = init.type if isinstance(init.type, TensorType) else None
         super().__init__(
             operands=[x, weight, scale, row_scale, bias, residual, init],
-            result_types=[result],
+            result_types=[result_type(init)],
             properties=dict(properties or {}),
             attributes=dict(attributes or {}),
         )
@@ -158,10 +157,11 @@ class EpilogueOp(DestinationOp, ABC):
         self.require_element(f"the weight of a {element_of(self.x)} x", self.weight, expected)
         encoding = encoding_of(self.weight)
         if encoding is not None:
-            bank = {i8: 64, bf16: 32}.get(element_of(self.weight))
+            element = element_of(self.weight)
             self.require(
-                bank is not None, "an f32 weight is always dense: remove its #spu.banked encoding"
+                element != f32, "an f32 weight is always dense: remove its #spu.banked encoding"
             )
+            bank = 64 if element == i8 else 32
             self.require(
                 encoding.bank.data == bank,
                 f"a bank is 64 bytes: bank must be {bank} for {element_of(self.weight)} weights, "
@@ -319,7 +319,7 @@ class BatchMatmulOp(DestinationOp):
     ):
         super().__init__(
             operands=[a, b, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={
                 "alpha": FloatAttr(alpha, f32),
                 "transpose_b": IntegerAttr.from_bool(transpose_b),
@@ -399,7 +399,7 @@ class AttentionOp(DestinationOp):
     ):
         super().__init__(
             operands=[q, k, v, mask, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={
                 "heads": IntegerAttr(heads, i64),
                 "kv_heads": IntegerAttr(kv_heads, i64),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import ml_dtypes
 import numpy as np
@@ -80,7 +80,7 @@ def shaped(value: SSAValue | Attribute) -> TensorType[Attribute] | MemRefType[At
     kind = value.type if isinstance(value, SSAValue) else value
     if not isinstance(kind, TensorType | MemRefType):
         raise TypeError(f"expected a tensor or a memref, got {kind}")
-    return kind
+    return cast("TensorType[Attribute] | MemRefType[Attribute]", kind)
 
 
 def shape_of(value: SSAValue | Attribute) -> tuple[int, ...]:

@@ -43,7 +43,7 @@ from xdsl.irdl import (
 )
 from xdsl.utils.str_enum import StrEnum
 
-from .destination import DestinationEffects, DestinationOp
+from .destination import DestinationEffects, DestinationOp, result_type
 from .spu import integers
 from .types import DYNAMIC, element_of, same_extent, shape_of, show_shape, ui8
 
@@ -157,8 +157,7 @@ class VpuOp(DestinationOp, ABC):
         """`value` must broadcast to the init's shape, as numpy does."""
         shape, to = shape_of(value), shape_of(self.init)
         fits = len(shape) <= len(to) and all(
-            a == 1 or same_extent(a, b)
-            for a, b in zip(reversed(shape), reversed(to), strict=False)
+            a == 1 or same_extent(a, b) for a, b in zip(reversed(shape), reversed(to), strict=False)
         )
         self.require(fits, f"{what} {show_shape(shape)} must broadcast to {show_shape(to)}")
 
@@ -184,7 +183,7 @@ class UnaryLikeOp(VpuOp, ABC):
     ):
         super().__init__(
             operands=[x, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties=dict(properties or {}),
             attributes=dict(attributes or {}),
         )
@@ -428,10 +427,9 @@ class QuantiseRowsOp(DestinationOp):
     )
 
     def __init__(self, x: SSAValue, init: SSAValue, scale_init: SSAValue):
-        tensors = isinstance(init.type, TensorType)
         super().__init__(
             operands=[x, init, scale_init],
-            result_types=[init.type, scale_init.type] if tensors else [None, None],
+            result_types=[result_type(init), result_type(scale_init)],
         )
 
     @property
@@ -467,7 +465,7 @@ class BinaryOp(VpuOp):
     def __init__(self, fn: BinaryFn, a: SSAValue, b: SSAValue, init: SSAValue):
         super().__init__(
             operands=[a, b, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={"fn": BinaryFnAttr(fn)},
         )
 
@@ -507,7 +505,7 @@ class SelectOp(VpuOp):
     def __init__(self, condition: SSAValue, a: SSAValue, b: SSAValue, init: SSAValue):
         super().__init__(
             operands=[condition, a, b, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
         )
 
     def verify_meaning(self) -> None:
@@ -555,7 +553,7 @@ class LayerNormOp(VpuOp):
     ):
         super().__init__(
             operands=[x, gamma, beta, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={
                 "epsilon": FloatAttr(epsilon, f32),
                 "centre": IntegerAttr.from_bool(centre),
@@ -598,7 +596,7 @@ class GatherOp(VpuOp):
     def __init__(self, x: SSAValue, indices: SSAValue, init: SSAValue, *, axis: int):
         super().__init__(
             operands=[x, indices, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={"axis": IntegerAttr(axis, i64)},
         )
 
@@ -606,9 +604,7 @@ class GatherOp(VpuOp):
         self.require_element("indices", self.indices, i32, i64)
         self.require_element("the init", self.init, element_of(self.x))
         shape, axis = shape_of(self.x), self.axis.value.data
-        self.require(
-            0 <= axis < len(shape), f"axis must be 0 to {len(shape) - 1}, got {axis}"
-        )
+        self.require(0 <= axis < len(shape), f"axis must be 0 to {len(shape) - 1}, got {axis}")
         taken = shape_of(self.indices)
         self.require_shape("the init", self.init, [*shape[:axis], *taken, *shape[axis + 1 :]])
 
@@ -632,7 +628,7 @@ class ConcatOp(VpuOp):
     def __init__(self, xs: Sequence[SSAValue], init: SSAValue, *, axis: int):
         super().__init__(
             operands=[xs, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={"axis": IntegerAttr(axis, i64)},
         )
 
@@ -686,7 +682,7 @@ class ScaledOp(VpuOp, ABC):
     ):
         super().__init__(
             operands=[x, scale, zero, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
             properties={"axis": IntegerAttr(axis, i64)},
         )
 
@@ -750,7 +746,7 @@ class TableOp(VpuOp):
     def __init__(self, x: SSAValue, table: SSAValue, init: SSAValue):
         super().__init__(
             operands=[x, table, init],
-            result_types=[init.type if isinstance(init.type, TensorType) else None],
+            result_types=[result_type(init)],
         )
 
     def verify_meaning(self) -> None:

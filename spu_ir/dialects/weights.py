@@ -25,7 +25,6 @@ from typing import Any, cast
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
-    AffineMap,
     DenseIntOrFPElementsAttr,
     IntAttr,
     MemRefLayoutAttr,
@@ -34,6 +33,7 @@ from xdsl.dialects.builtin import (
     TensorType,
 )
 from xdsl.ir import Attribute, ParametrizedAttribute
+from xdsl.ir.affine import AffineMap
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
 from xdsl.printer import Printer
@@ -235,7 +235,7 @@ def constant_attr(store: WeightStore, array: Array) -> Attribute:
     if array.size > INLINE_ELEMENTS or array.dtype.name == "bfloat16":
         return store.put(array)
     kind = TensorType(element_type(array.dtype), array.shape)
-    values = cast("list[Any]", array.reshape(-1).tolist())
+    values: list[Any] = array.reshape(-1).tolist()
     return DenseIntOrFPElementsAttr.from_list(cast("RankedStructure[Any]", kind), values)
 
 
@@ -248,9 +248,10 @@ def constant_array(store: WeightStore, value: Attribute) -> Array:
     if isinstance(value, WeightsAttr):
         return store.get(value)
     if isinstance(value, DenseIntOrFPElementsAttr):
-        kind = cast("TensorType[Attribute]", value.type)
+        kind = constant_type(value)
         dtype = numpy_dtype(kind.get_element_type())
-        return np.array(value.get_values(), dtype=dtype).reshape(kind.get_shape())
+        values: list[Any] = list(cast("Any", value).get_values())
+        return np.array(values, dtype=dtype).reshape(kind.get_shape())
     raise TypeError(f"expected #spu.weights or dense, got {value}")
 
 
@@ -259,5 +260,5 @@ def constant_type(value: Attribute) -> TensorType[Attribute]:
     if isinstance(value, WeightsAttr):
         return value.type
     if isinstance(value, DenseIntOrFPElementsAttr):
-        return cast("TensorType[Attribute]", value.type)
+        return cast("TensorType[Attribute]", cast("Any", value).type)
     raise TypeError(f"expected #spu.weights or dense, got {value}")

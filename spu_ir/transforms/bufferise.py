@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import arith, func, memref, tensor
+from xdsl.dialects import func, memref, tensor
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
@@ -17,7 +17,6 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     MemRefType,
     ModuleOp,
-    NoneAttr,
     UnitAttr,
     f32,
 )
@@ -29,7 +28,7 @@ from spu_ir.dialects.antoum import ConstantOp, DmaOp, FillOp, Space, SpaceAttr
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import OUTPUT
 from spu_ir.dialects.spu import ConvOp, MatmulOp, integers
-from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, shaped, ui8
+from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, ui8
 from spu_ir.dialects.vpu import ReshapeOp, array_attr
 from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous, memref_of
@@ -141,9 +140,11 @@ class _Bufferiser:
             zero = op.x_zero.value.data
             old = self.halos.get(op.x, _Halo((0, 0, 0, 0), zero))
             if old.zero == zero:
-                t, l, b, r = old.pads
-                pads = (max(t, top), max(l, left), max(b, bottom), max(r, right))
-                self.halos[op.x] = _Halo(pads, zero)
+                above, before, below, after = old.pads
+                self.halos[op.x] = _Halo(
+                    (max(above, top), max(before, left), max(below, bottom), max(after, right)),
+                    zero,
+                )
 
     def _convert(self, op: Operation) -> None:
         emit = Emitter(InsertPoint.before(op))
@@ -277,9 +278,7 @@ def _copied(emit: Emitter, source: SSAValue) -> SSAValue:
     return copy
 
 
-def output_shapes(
-    function: func.FuncOp, inputs: int, outputs: Sequence[SSAValue]
-) -> func.FuncOp:
+def output_shapes(function: func.FuncOp, inputs: int, outputs: Sequence[SSAValue]) -> func.FuncOp:
     """A function of the bufferised inputs that yields the outputs' run-time extents, in order."""
     wanted: list[SSAValue] = []
     for value in outputs:
@@ -311,5 +310,5 @@ def output_shapes(
 def _init_of(value: SSAValue) -> SSAValue | None:
     owner = value.owner
     if isinstance(owner, DestinationOp):
-        return owner.inits[list(owner.results).index(value)]
+        return next(i for i, r in zip(owner.inits, owner.results, strict=True) if r is value)
     return None

@@ -25,7 +25,9 @@ Extent: TypeAlias = int | SSAValue
 """A number of elements: known now, or an index value at run time."""
 
 
-def row_major(shape: Sequence[Extent], multiply: Callable[[Extent, Extent], Extent]) -> list[Extent]:
+def row_major(
+    shape: Sequence[Extent], multiply: Callable[[Extent, Extent], Extent]
+) -> list[Extent]:
     """The strides, in elements, of a contiguous buffer of `shape`."""
     strides: list[Extent] = [1] * len(shape)
     for axis in reversed(range(len(shape) - 1)):

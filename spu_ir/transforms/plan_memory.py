@@ -15,7 +15,7 @@ from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.antoum import ArenaOp, Space, SpaceAttr
 from spu_ir.dialects.functions import bounds
-from spu_ir.dialects.types import numpy_dtype
+from spu_ir.dialects.types import numpy_dtype, shaped
 from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, stated_extents
 from spu_ir.transforms.extents import evaluate
@@ -193,11 +193,11 @@ def _respace(old: SSAValue, new: SSAValue) -> None:
     """Replace a buffer and give the views of it the new buffer's memory space."""
     views = [use.operation for use in old.uses if isinstance(use.operation, Alias)]
     old.replace_all_uses_with(new)
-    kind = new.type
+    kind = shaped(new)
     assert isinstance(kind, MemRefType)
     for view in views:
         result = view.results[0]
-        own = result.type
+        own = shaped(result)
         assert isinstance(own, MemRefType)
         spaced = MemRefType(own.element_type, own.shape, own.layout, kind.memory_space)
         clone = type(view).create(

@@ -16,8 +16,8 @@ from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import AttentionOp, ConvOp, MatmulOp, encoding_of, integers
 from spu_ir.dialects.functions import bounds
+from spu_ir.dialects.spu import AttentionOp, ConvOp, MatmulOp, encoding_of, integers
 from spu_ir.dialects.types import shape_of
 from spu_ir.dialects.vpu import ConcatOp, PadOp, SliceOp
 from spu_ir.transforms.emitter import Emitter, Extent
@@ -153,8 +153,7 @@ class TilePass(ModulePass):
                 [n.size, window[0], reach, weight[3]],
             )
             views = [
-                _view(inner, v, m, shifted)
-                for v, m in zip(op.operands[1:], maps[1:], strict=True)
+                _view(inner, v, m, shifted) for v, m in zip(op.operands[1:], maps[1:], strict=True)
             ]
             clone = _clone(op, [source, *views])
             clone.properties["groups"] = IntegerAttr(1, i64)
@@ -196,9 +195,7 @@ def _clone(op: Operation, operands: Sequence[SSAValue]) -> Operation:
     )
 
 
-def _view(
-    emit: Emitter, value: SSAValue, axes: Map, places: Mapping[int, _Place]
-) -> SSAValue:
+def _view(emit: Emitter, value: SSAValue, axes: Map, places: Mapping[int, _Place]) -> SSAValue:
     """The part of an operand that a tile reads or writes."""
     if not any(axis in places for axis in axes if axis is not None):
         return value
@@ -269,9 +266,7 @@ def _sequential(
     place = _Place(inner.add(offset, block.args[0]), size)
     _sequential(inner, rest, {**places, axis: place}, body)
     inner.insert(scf.YieldOp())
-    emit.insert(
-        scf.ForOp(emit.index(0), emit.index(extent), emit.index(step), [], Region(block))
-    )
+    emit.insert(scf.ForOp(emit.index(0), emit.index(extent), emit.index(step), [], Region(block)))
 
 
 def _matmul_operands(op: MatmulOp) -> list[tuple[SSAValue, int]]:
@@ -340,7 +335,15 @@ def _attention(emit: Emitter, op: AttentionOp) -> None:
             axes = [None if d == 1 else a for a, d in zip(by, shape_of(op.mask), strict=True)]
             mask = _view(inner, op.mask, axes, {0: b, 1: head, 2: row})
         clone = AttentionOp(
-            q, k, v, mask, out, heads=1, kv_heads=1, scale=op.scale.value.data, causal=causal,
+            q,
+            k,
+            v,
+            mask,
+            out,
+            heads=1,
+            kv_heads=1,
+            scale=op.scale.value.data,
+            causal=causal,
             attributes=dict(op.attributes),
         )
         inner.insert(clone)
@@ -366,9 +369,7 @@ def _expand(op: Operation) -> list[Operation]:
             parts.append(emit.insert(DmaOp(value, emit.subview(op.init, offsets, sizes))))
             start = emit.add(start, sizes[axis])
     elif isinstance(op, SliceOp):
-        view = emit.subview(
-            op.x, integers(op.starts), emit.extents(op.init), integers(op.steps)
-        )
+        view = emit.subview(op.x, integers(op.starts), emit.extents(op.init), integers(op.steps))
         parts.append(emit.insert(DmaOp(view, op.init)))
     elif isinstance(op, PadOp):
         parts.append(emit.insert(FillOp(op.value, op.init)))
@@ -379,5 +380,3 @@ def _expand(op: Operation) -> list[Operation]:
     op.detach()
     op.erase()
     return parts
-
-

@@ -112,7 +112,9 @@ def _fill(op: FillOp) -> Rule:
 @rule_of.register
 def _transpose(op: TransposeOp) -> Rule:
     perm = integers(op.perm)
-    return Rule(op.init, range(len(perm)), [[perm.index(a) for a in range(len(perm))], range(len(perm))])
+    return Rule(
+        op.init, range(len(perm)), [[perm.index(a) for a in range(len(perm))], range(len(perm))]
+    )
 
 
 @rule_of.register
