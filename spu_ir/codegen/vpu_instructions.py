@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr
 from xdsl.ir import Operation
 
 from spu_ir.codegen.printer import C_TYPES, SHORT, Instruction, Printer
@@ -303,21 +302,21 @@ def _fill(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, FillOp)
     target = scope.view(op.target)
     ctype = C_TYPES[name_of(target)]
-    assert isinstance(op.value, FloatAttr | IntegerAttr)
-    number = float(cast("FloatAttr", op.value).value.data)
+    value: Any = op.value
+    number = float(value.value.data)
     if name_of(target) == "bfloat16":
         # The device keeps bf16 as its bits.
         literal = str(int(np.array(number, numpy_dtype(target.element)).view(np.uint16)))
     else:
         literal = c_float(number) if name_of(target) == "float32" else str(int(number))
-    value = scope.declare(f"const {ctype}", literal)
+    pattern = scope.declare(f"const {ctype}", literal)
     size = numpy_dtype(target.element).itemsize
 
     def body(cursors: list[Cursor], count: Expr) -> None:
         pointer, stride = cursors[0]
         if stride not in (0, 1):
             raise SpuError("a filled view must be contiguous along its last axis", op="codegen")
-        scope.line(f"vpu_fill({pointer}, &{value}, {count}, {size});")
+        scope.line(f"vpu_fill({pointer}, &{pattern}, {count}, {size});")
 
     # The halo of an image has its width and channels in one run.
     dims, strides = list(target.dims), list(target.strides)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import auto
 
-from xdsl.dialects.builtin import IndexType, MemRefType, TensorType, i8
+from xdsl.dialects.builtin import FloatAttr, IndexType, IntegerAttr, MemRefType, TensorType, i8
 from xdsl.dialects.utils import EnumAttribute
 from xdsl.ir import Attribute, Dialect, Operation, SpacedOpaqueSyntaxAttribute, SSAValue
 from xdsl.irdl import (
@@ -164,7 +164,7 @@ class FillOp(IRDLOperation):
 
     name = "antoum.fill"
 
-    value = prop_def(Attribute)
+    value = prop_def(IntegerAttr | FloatAttr)
     target = operand_def(MemRefType)
 
     traits = traits_def()

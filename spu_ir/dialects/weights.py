@@ -25,8 +25,10 @@ from typing import Any, cast
 import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
+    AnyFloat,
     DenseIntOrFPElementsAttr,
     IntAttr,
+    IntegerType,
     MemRefLayoutAttr,
     RankedStructure,
     StringAttr,
@@ -247,18 +249,20 @@ def constant_array(store: WeightStore, value: Attribute) -> Array:
     """
     if isinstance(value, WeightsAttr):
         return store.get(value)
-    if isinstance(value, DenseIntOrFPElementsAttr):
-        kind = constant_type(value)
-        dtype = numpy_dtype(kind.get_element_type())
-        values: list[Any] = list(cast("Any", value).get_values())
-        return np.array(values, dtype=dtype).reshape(kind.get_shape())
-    raise TypeError(f"expected #spu.weights or dense, got {value}")
+    dense = _dense(value)
+    kind = constant_type(value)
+    dtype = numpy_dtype(kind.get_element_type())
+    return np.array(dense.get_values(), dtype=dtype).reshape(kind.get_shape())
 
 
 def constant_type(value: Attribute) -> TensorType[Attribute]:
     """The tensor type of a constant's attribute. Raises TypeError as `constant_array` does."""
     if isinstance(value, WeightsAttr):
         return value.type
-    if isinstance(value, DenseIntOrFPElementsAttr):
-        return cast("TensorType[Attribute]", cast("Any", value).type)
-    raise TypeError(f"expected #spu.weights or dense, got {value}")
+    return cast("TensorType[Attribute]", _dense(value).type)
+
+
+def _dense(value: Attribute) -> DenseIntOrFPElementsAttr[IntegerType | AnyFloat]:
+    if not isinstance(value, DenseIntOrFPElementsAttr):
+        raise TypeError(f"expected #spu.weights or dense, got {value}")
+    return cast("DenseIntOrFPElementsAttr[IntegerType | AnyFloat]", value)
