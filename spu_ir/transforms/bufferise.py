@@ -158,22 +158,23 @@ class _Bufferiser:
             self._convert_destination(emit, op)
 
     def _convert_destination(self, emit: Emitter, op: DestinationOp) -> None:
-        inputs = {value: self.buffers[value] for value in op.inputs}
+        # By position: one value may be both what a product reads through a view and its residual.
+        inputs = [self.buffers[value] for value in op.inputs]
         attributes = dict(op.properties)
         if isinstance(op, ConvOp):
-            inputs[op.x] = self._conv_input(emit, op, inputs[op.x])
+            inputs[0] = self._conv_input(emit, op, inputs[0])
             attributes["pads"] = array_attr([0, 0, 0, 0])
         elif isinstance(op, MatmulOp) and len(shape_of(op.x)) != 2:
-            inputs[op.x] = self._contiguous(emit, inputs[op.x])
+            inputs[0] = self._contiguous(emit, inputs[0])
         if isinstance(op, ConvOp | MatmulOp) and element_of(op.x) == ui8:
-            inputs[op.x] = self._with_slack(emit, inputs[op.x])
+            inputs[0] = self._with_slack(emit, inputs[0])
         inits = [
             self._buffer(emit, value, result)
             for value, result in zip(op.inits, op.results, strict=True)
         ]
         emit.insert(
             type(op).create(
-                operands=[*(inputs[value] for value in op.inputs), *inits],
+                operands=[*inputs, *inits],
                 properties=attributes,
                 attributes=dict(op.attributes),
             )
