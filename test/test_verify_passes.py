@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,19 +16,25 @@ from xdsl.passes import ModulePass, PassPipeline
 from xdsl.transforms.canonicalize import CanonicalizePass
 from xdsl.universe import Universe
 
+from spu_ir.api import new_context
 from spu_ir.dialects.spu import EpilogueOp
 from spu_ir.dialects.types import DYNAMIC
 from spu_ir.dialects.vpu import BinaryFn, BinaryFnAttr, BinaryOp, UnaryFn, UnaryFnAttr, UnaryOp
 from spu_ir.dialects.weights import constant_array, constant_attr, store_of
 from spu_ir.errors import SpuError
+from spu_ir.frontend import import_model, parse_shapes
 from spu_ir.interpreters import main_of
 from spu_ir.tools import spu_opt
 from spu_ir.tools.spu_opt import SpuOpt
 from spu_ir.tools.verify_passes import PassVerifier, difference, generate, promise_of
+from spu_ir.transforms.calibrate import calibrate
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
+from spu_ir.transforms.fuse_epilogue import FuseEpiloguePass
+from spu_ir.transforms.pipelines import GRAPH, LOWER, MEMORY, Precision, quantise, sparsify
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.sparsify import SparsifyPass
 from spu_ir.universe import SPU_UNIVERSE
+from spu_ir.zoo.bert_model import BertConfig, bert, random_weights
 
 
 def network() -> Net:
@@ -39,9 +45,13 @@ def network() -> Net:
     x = net.binary(BinaryFn.ADD, x, weight(random, 64))
     x = net.unary(UnaryFn.GELU, x)
     module = net.finish(net.matmul(x, weight(random, 20, 64), "second"))
-    bound = ArrayAttr([IntegerAttr(1, i64), IntegerAttr(64, i64)])
-    main_of(module).attributes["spu.extents"] = DictionaryAttr({"batch": bound})
+    bound_batch(module, 64)
     return net
+
+
+def bound_batch(module: ModuleOp, most: int) -> None:
+    bound = ArrayAttr([IntegerAttr(1, i64), IntegerAttr(most, i64)])
+    main_of(module).attributes["spu.extents"] = DictionaryAttr({"batch": bound})
 
 
 def weight(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -75,6 +85,49 @@ def test_every_pass_of_a_pipeline_keeps_its_promise(passes: str) -> None:
     verifier = PassVerifier(net.ctx)
     PassPipeline.parse_spec(known, passes, verifier).apply(net.ctx, net.module)
     assert verifier.expected["y0"].shape[1:] == (20,)
+
+
+def images() -> Net:
+    """Convolutions with a halo, a residual, groups, a dilation and a stride, and a pool."""
+    random = np.random.default_rng(2)
+    net = Net((DYNAMIC, 12, 12, 16))
+    x = net.conv(net.inputs[0], weight(random, 32, 3, 3, 16), "first", pad=1)
+    x = net.unary(UnaryFn.RELU, x)
+    y = net.conv(x, weight(random, 32, 3, 3, 16), "grouped", pad=1, groups=2)
+    y = net.unary(UnaryFn.RELU, net.binary(BinaryFn.ADD, y, x))
+    y = net.conv(y, weight(random, 48, 3, 3, 32), "dilated", pad=2, dilation=2, stride=2)
+    y = net.mean(net.max_pool(y, 3, 2, 1), [1, 2])
+    bound_batch(net.finish(net.matmul(y, weight(random, 10, 48), "last")), 8)
+    calibrate(net.module, net.ctx, [generate(net.module, seed) for seed in range(3)])
+    return net
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_whole_compilation_of_a_cnn_keeps_its_promises(precision: Precision) -> None:
+    net = images()
+    ratio = None if precision == "fp32" else 4
+    tensors = (FuseEpiloguePass(), *sparsify(ratio, precision), *quantise(precision))
+    verify(net, *tensors, *MEMORY)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_whole_compilation_of_a_transformer_keeps_its_promises(precision: Precision) -> None:
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=80,
+        max_position_embeddings=32,
+    )
+    ctx = new_context()
+    model = bert(config, random_weights(config, 0))
+    module = import_model(model, ctx, shapes=parse_shapes("batch=1:4,seq=1:32"))
+    ratio = None if precision == "fp32" else 4
+    tensors = (*GRAPH, *LOWER, *sparsify(ratio, precision), *quantise(precision))
+    verifier = PassVerifier(ctx)
+    PassPipeline((*tensors, *MEMORY), verifier).apply(ctx, module)
+    assert set(verifier.feeds["input_ids"].flat) <= set(range(50))
 
 
 # ---- planted rewrites
@@ -211,6 +264,14 @@ class VaguePass(SilentPass):
 def test_a_pass_must_promise_something(given: ModulePass, message: str) -> None:
     with pytest.raises(SpuError, match=message):
         promise_of(given)
+
+
+@pytest.mark.parametrize("name", SPU_UNIVERSE.all_passes)
+def test_every_pass_of_the_project_promises_something(name: str) -> None:
+    kind = SPU_UNIVERSE.all_passes[name]()
+    required = [f.name for f in fields(kind) if f.default is MISSING]
+    promise = promise_of(kind(**dict.fromkeys(required, "")))
+    assert promise.tolerance < 0.1
 
 
 @dataclass(frozen=True)
