@@ -64,7 +64,7 @@ def choose(weight: Array, segments: Segments, groups: int) -> Choice:
 
 
 def _share(weight: Array, segments: Segments, groups: int, slots: int) -> int:
-    """2 when pairs of lane groups have their non-zeros in the same places, so to say, else 1."""
+    """2 when pairs of lane groups fit the same slots together, else 1."""
     if (len(weight) // groups) % (2 * LANES):
         return 1
     return 2 if int(counts_of(weight, segments, 2, groups).max(initial=0)) <= slots else 1
