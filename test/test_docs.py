@@ -57,17 +57,17 @@ def matches(expected: str, printed: str) -> bool:
         else ".*?".join(re.escape(part) for part in line.split("...")) + "\n"
         for line in expected.splitlines()
     ]
-    lines = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+    lines = "".join(f"{line.rstrip()}\n" for line in printed.rstrip().splitlines())
     return re.fullmatch("".join(parts), lines) is not None
 
 
 def shell(text: str) -> str:
     """
-    A block as it is run here: `make` only shows what it would do, for this is one of its targets,
-    and nothing is cloned or entered.
+    A block as it is run here: the project's own `make` only shows what it would do, for this is
+    one of its targets, and nothing is cloned or entered.
     """
     lines = [line for line in text.splitlines() if not line.startswith(("git clone", "cd "))]
-    return "\n".join(re.sub(r"^make\b", "make --dry-run", line) for line in lines)
+    return "\n".join(re.sub(r"^make (?=\w)", "make --dry-run ", line) for line in lines)
 
 
 @pytest.fixture
@@ -80,11 +80,10 @@ def workplace(tmp_path: Path) -> Path:
             (folder / entry.name).symlink_to(entry)
     scripts = tmp_path / "bin"
     scripts.mkdir()
-    (scripts / "python").symlink_to(sys.executable)
-    for tool in TOOLS:
-        module = f"spu_ir.tools.{tool.replace('-', '_')}"
-        script = scripts / tool
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+    modules = {tool: f"-m spu_ir.tools.{tool.replace('-', '_')}" for tool in TOOLS}
+    for name, module in {"python": "", **modules}.items():
+        script = scripts / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
         script.chmod(0o755)
     return folder
 
@@ -145,4 +144,4 @@ def test_blocks_outputs_and_wildcards() -> None:
     assert matches("a ... c\n", "a b c\n")
     assert not matches("a ... c\n", "a b\nc c\n")
     assert not matches("1\n", "2\n")
-    assert shell("cd x\nmake run\nls\n") == "make --dry-run run\nls"
+    assert shell("cd x\nmake run\nmake -C y\n") == "make --dry-run run\nmake -C y"
