@@ -21,7 +21,7 @@ from xdsl.pattern_rewriter import (
 )
 from xdsl.rewriter import InsertPoint
 
-from spu_ir.dialects.onnx import NODE_NAME, OnnxOp, newest
+from spu_ir.dialects.onnx import OnnxOp, newest
 from spu_ir.dialects.types import DYNAMIC
 from spu_ir.dialects.weights import WeightStore, store_of
 from spu_ir.transforms.onnx_patterns import dims_of, make_constant
@@ -102,7 +102,11 @@ class ExpandProduct(RewritePattern):
             operands.append(expander.real(bias, scale, None, 0))
         result = op.results[0]
         kind = TensorType(f32, dims_of(result) or ())
-        kept = {key: attr for key, attr in op.attributes.items() if key != NODE_NAME}
+        kept = {
+            key: attr
+            for key, attr in op.attributes.items()
+            if key in newest(name).schema.attributes
+        }
         product = _product(name, operands, kind, kept, op.node_name)
         rewriter.insert(product, InsertPoint.before(op))
         if linear:

@@ -17,16 +17,15 @@ from xdsl.dialects.builtin import (
     UnrankedTensorType,
 )
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.onnx import NoValue, OnnxOp
-from spu_ir.dialects.types import element_of
 from spu_ir.dialects.weights import store_of
 from spu_ir.errors import SpuError
 from spu_ir.transforms.lowering import AT_COMPILE_TIME, LOWERINGS, Lowering, shapes
-from spu_ir.transforms.lowering.context import ELEMENTS, Quantised, port_name
+from spu_ir.transforms.lowering.context import ELEMENTS, Quantised, onnx_element, port_name
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,8 @@ def _lower_node(lowering: Lowering, op: OnnxOp, index: int) -> None:
         lowering.bind_constant(op.results[0], lowering.attribute_array(op.attributes["value"]))
         return
     for result in op.results:
-        if not isinstance(result.type, TensorType | NoneType):
-            raise lowering.error(
-                f"a result is {_show(result.type)}",
-                "run infer-shapes before lower-onnx; shapes must not depend on data",
-            )
+        if not isinstance(result.type, TensorType | UnrankedTensorType | NoneType):
+            raise lowering.error(f"a result is no tensor but {result.type}")
     symbols = shapes.evaluate(lowering, op)
     if symbols is not None:
         for result, known in zip(op.results, symbols, strict=True):
@@ -106,12 +102,6 @@ def _lower_node(lowering: Lowering, op: OnnxOp, index: int) -> None:
             lowering.bind(result, value)
 
 
-def _show(kind: Attribute) -> str:
-    if isinstance(kind, UnrankedTensorType):
-        return "a tensor with an unknown number of axes"
-    return f"no tensor but {kind}"
-
-
 def _outputs(lowering: Lowering, function: FuncOp, operands: Sequence[SSAValue]) -> list[SSAValue]:
     known = [] if function.res_attrs is None else list(function.res_attrs)
     attributes = known or [DictionaryAttr({}) for _ in operands]
@@ -119,10 +109,10 @@ def _outputs(lowering: Lowering, function: FuncOp, operands: Sequence[SSAValue])
     lowering.operator = "return"
     outputs: list[SSAValue] = []
     for name, operand in zip(names, operands, strict=True):
-        if element_of(operand) not in ELEMENTS:
+        element = onnx_element(operand)
+        if element not in ELEMENTS:
             raise SpuError(
-                f"output {name!r} has the element type {element_of(operand)}, "
-                "which has no lowering",
+                f"output {name!r} has the element type {element}, which has no lowering",
                 remedy="convert the model to f32",
             )
         lowering.layer = name

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     Float64Type,
     StringAttr,
     TensorType,
+    UnrankedTensorType,
     f32,
     i1,
     i8,
@@ -152,7 +153,7 @@ class Lowering(TensorBuilder):
     def bind_symbols(self, value: SSAValue, symbols: Symbols) -> None:
         """An ONNX value is an integer or bool tensor of known elements."""
         if all(isinstance(item, int) for item in symbols.reshape(-1)):
-            dtype = numpy_dtype(element_of(value))
+            dtype = numpy_dtype(onnx_element(value))
             self.bind_constant(value, np.asarray(symbols.tolist(), dtype).reshape(symbols.shape))
         else:
             self._symbols[value] = symbols
@@ -181,7 +182,7 @@ class Lowering(TensorBuilder):
         return self.constant(array)
 
     def _symbols_tensor(self, value: SSAValue, symbols: Symbols) -> SSAValue:
-        element = element_of(value)
+        element = onnx_element(value)
         items: list[SSAValue] = []
         for item in symbols.reshape(-1):
             index = self.extents.value(item)
@@ -260,7 +261,7 @@ class Lowering(TensorBuilder):
 
     def element(self, value: SSAValue) -> Attribute:
         """The element type of an ONNX value once lowered: every float is f32."""
-        element = element_of(value)
+        element = onnx_element(value)
         if isinstance(element, Float16Type | BFloat16Type | Float64Type):
             return f32
         if element not in ELEMENTS:
@@ -277,6 +278,14 @@ class Lowering(TensorBuilder):
         """Raise where a node asks for an optional result that has no lowering."""
         if index < len(op.results) and op.results[index].first_use is not None:
             raise self.error(f"its result {what} has no lowering")
+
+
+def onnx_element(value: SSAValue) -> Attribute:
+    """The element type of an ONNX value; the number of its axes need not be known."""
+    kind = value.type
+    if isinstance(kind, UnrankedTensorType):
+        return cast("UnrankedTensorType[Attribute]", kind).element_type
+    return element_of(value)
 
 
 def port_name(attributes: Mapping[str, Attribute], index: int) -> str:

@@ -100,7 +100,7 @@ def _transpose(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
     if isinstance(constant, Quantised):
         return constant.transposed(perm)
     if constant is not None:
-        return np.ascontiguousarray(constant.transpose(perm))
+        return constant.transpose(perm)
     return ctx.transpose(ctx.tensor(op.input(0)), perm)
 
 
@@ -203,7 +203,7 @@ def _gather(ctx: Lowering, op: OnnxOp) -> SSAValue:
     if isinstance(constant, Quantised) and not constant.scale.ndim:
         # Integers are gathered, so that the table stays as small as the model has it.
         rows = ctx.gather(ctx.constant(constant.values), ctx.tensor(op.input(1)), axis)
-        scale = ctx.constant(np.ascontiguousarray(constant.scale, np.float32))
+        scale = ctx.constant(np.asarray(constant.scale, np.float32))
         zero = ctx.constant(constant.zero.astype(constant.values.dtype))
         return ctx.dequantise(rows, scale, zero, -1)
     x = ctx.tensor(op.input(0))

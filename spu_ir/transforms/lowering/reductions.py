@@ -17,7 +17,7 @@ from .context import Lowering
 from .dims import Dim, product
 from .windows import image_size, read_window, to_channels_first, to_channels_last
 
-LowerFn = Callable[[Lowering, OnnxOp], SSAValue]
+LowerFn = Callable[[Lowering, OnnxOp], SSAValue | Sequence[SSAValue]]
 
 
 def _floats(ctx: Lowering, op: OnnxOp) -> SSAValue:
@@ -97,10 +97,8 @@ def _parameter(
     return ctx.reshape(ctx.expand(ctx.tensor(value), trailing), (width,))
 
 
-def _normalise(centre: bool, ctx: Lowering, op: OnnxOp) -> SSAValue:
+def _normalise(centre: bool, ctx: Lowering, op: OnnxOp) -> Sequence[SSAValue]:
     """LayerNormalization and RMSNormalization: all axes from `axis` on, as one."""
-    for index, what in ((1, "Mean"), (2, "InvStdDev")):
-        ctx.unused(op, index, what)
     x = _floats(ctx, op)
     dims = ctx.dims(x)
     axis = ctx.axis(op.int_value("axis"), len(dims))
@@ -110,8 +108,15 @@ def _normalise(centre: bool, ctx: Lowering, op: OnnxOp) -> SSAValue:
     if gamma is None:
         raise ctx.error("its input Scale is missing")
     flat = ctx.reshape(x, (*dims[:axis], width))
-    result = ctx.layer_norm(flat, gamma, beta, op.float_value("epsilon"), centre)
-    return ctx.reshape(result, dims)
+    epsilon = op.float_value("epsilon")
+    result = ctx.reshape(ctx.layer_norm(flat, gamma, beta, epsilon, centre), dims)
+    if not any(other.uses for other in op.results[1:]):
+        return [result]
+    mean = ctx.reduce(ReduceFn.MEAN, x, range(axis, len(dims)))
+    apart = ctx.binary(BinaryFn.SUB, x, mean)
+    variance = ctx.reduce(ReduceFn.MEAN, _square(ctx, apart), range(axis, len(dims)))
+    deviation = ctx.unary(UnaryFn.SQRT, ctx.binary(BinaryFn.ADD, variance, ctx.scalar(epsilon)))
+    return [result, mean, ctx.unary(UnaryFn.RECIPROCAL, deviation)]
 
 
 def _group_norm(ctx: Lowering, x: SSAValue, groups: int, op: OnnxOp) -> SSAValue:

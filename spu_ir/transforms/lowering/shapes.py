@@ -12,13 +12,12 @@ from functools import partial
 from typing import Any, cast
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerType, TensorType, i1
+from xdsl.dialects.builtin import IntegerType, i1
 from xdsl.ir import SSAValue
 
 from spu_ir.dialects.onnx import OnnxOp
-from spu_ir.dialects.types import element_of
 
-from .context import MAX_SYMBOLS, Lowering, Symbols
+from .context import MAX_SYMBOLS, Lowering, Symbols, onnx_element
 from .dims import Dim, add, multiply, product, subtract
 from .movement import squeezed, unsqueezed
 
@@ -108,7 +107,7 @@ def _identity(ctx: Lowering, op: OnnxOp) -> Symbols:
 
 
 def _cast(ctx: Lowering, op: OnnxOp) -> Symbols:
-    x, to_bool = _known(ctx, op, 0), element_of(op.results[0]) == i1
+    x, to_bool = _known(ctx, op, 0), onnx_element(op.results[0]) == i1
     items: list[Item] = []
     for item in x.reshape(-1):
         if not to_bool:
@@ -262,8 +261,7 @@ def evaluate(ctx: Lowering, op: OnnxOp) -> list[Symbols] | None:
     """The results of a node on integers or bools, None where they are not known."""
     function = _FUNCTIONS.get(op.schema_name)
     if function is None or not all(
-        isinstance(result.type, TensorType) and isinstance(element_of(result), IntegerType)
-        for result in op.results
+        isinstance(onnx_element(result), IntegerType) for result in op.results
     ):
         return None
     try:

@@ -1,0 +1,96 @@
+"""
+Which ONNX operators compile, as a page made from the table of lowerings.
+
+    python -m spu_ir.tools.support_table > docs/onnx-support.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from spu_ir.dialects.onnx import VERSIONS, newest
+from spu_ir.transforms.expand_quantised import PRODUCTS
+from spu_ir.transforms.lowering import AT_COMPILE_TIME, FAMILIES
+
+LIMITS = {
+    "Attention": "no past keys or values, softcap or windows; head sizes up to 256",
+    "AveragePool": "one or two spatial axes",
+    "BatchNormalization": "inference; folded into the convolution before it where there is one",
+    "ConstantOfShape": "its shape must follow from the inputs' shapes",
+    "Conv": "one or two spatial axes of known size, constant weight",
+    "ConvInteger": "as Conv",
+    "ConvTranspose": "as Conv; no output_shape or auto_pad",
+    "DequantizeLinear": "per tensor or per axis, 8-bit or int32",
+    "Dropout": "inference, without its mask",
+    "Expand": "its shape must follow from the inputs' shapes",
+    "Gather": "an index outside its operand fails the run",
+    "InstanceNormalization": "the image's size must be known",
+    "GroupNormalization": "the image's size must be known",
+    "MatMulInteger": "see the forms of quantised models",
+    "MaxPool": "one or two spatial axes, without Indices",
+    "Mod": "integers",
+    "Pad": "pads must be constant; reflect, edge and wrap need a known extent",
+    "QLinearConv": "as Conv",
+    "QuantizeLinear": "per tensor or per axis, to 8 bits",
+    "Range": "integers, from a constant start",
+    "Reshape": "its shape must follow from the inputs' shapes",
+    "Resize": "nearest and linear, known extents, no antialiasing",
+    "Slice": "its bounds must follow from the inputs' shapes; steps are constant",
+    "Split": "sizes must be constant",
+    "Tile": "repeats must follow from the inputs' shapes",
+}
+"""What an operator's lowering does not take; reductions share one remark below."""
+
+HEAD = """# ONNX support
+
+Made by `python -m spu_ir.tools.support_table` from the compiler's own tables; do not edit.
+
+Every operator of ONNX's default domain, at every version, can be imported and printed by
+`spu-opt`, and is raised to its newest version. Those below also compile. Where an operator takes
+constants only, what constant folding makes constant is enough. Another operator is an error that
+names the node.
+
+Activations are `float32`, `int32`, `int64`, `int8`, `uint8` or `bool`; computations inside a model
+that are in `float16`, `bfloat16` or `float64` run in `float32`, inputs and outputs of these types
+are an error. Reductions, products and normalisations are of floats.
+"""
+
+QUANTISED = """## Forms of quantised models
+
+- **QDQ**: `QuantizeLinear` and `DequantizeLinear` around float operators, as ONNX Runtime's
+  static quantisation and most exporters write it. A weight is a constant `int8` or `uint8` under
+  `DequantizeLinear`, with one scale or one an output channel; a bias is `int32` under one. A
+  weight whose values less their zero point do not fit `int8` runs in float.
+- **QOperator**: the same model with `QLinearConv` and `QLinearMatMul`.
+- **Dynamic**: `DynamicQuantizeLinear`, then `MatMulInteger` or `ConvInteger`, then `Cast` and
+  `Mul` by the scales.
+
+All three become QDQ form (`expand-quantised`), and integer products of that (`fold-qdq`).
+"""
+
+
+def _rows(names: Iterable[str]) -> list[str]:
+    rows = ["| operator | newest version | limits |", "| --- | --- | --- |"]
+    rows += [
+        f"| {name} | {newest(name).since_version} | {LIMITS.get(name, '')} |".replace("|  |", "| |")
+        for name in sorted(names)
+    ]
+    return [*rows, ""]
+
+
+def page() -> str:
+    """The whole of docs/onnx-support.md."""
+    lines = [HEAD]
+    families = {name: set(table) for name, table in FAMILIES.items()}
+    families["Quantisation"] |= PRODUCTS.keys()
+    families["Shape arithmetic, at compile time"] = set(AT_COMPILE_TIME) | {"Constant"}
+    for family, names in families.items():
+        lines += [f"## {family}", "", *_rows(names)]
+    count = len(set[str]().union(*families.values()))
+    lines += [f"{count} of the {len(VERSIONS)} operators of the default domain.", "", QUANTISED]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
