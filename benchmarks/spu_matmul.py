@@ -220,8 +220,13 @@ class Bench:
 
 def tile_rows(layer: Layer, share: int) -> int:
     """As many rows as fit the registers and the L1 cache, and split the run evenly."""
-    touched = sum(length for _, length in layer.segments)
-    limit = max(4, min(MAX_ROWS if share == 1 else 12, L1_BYTES // touched))
+    limit = MAX_ROWS if share == 1 else 12
+
+    def touched(rows: int) -> int:
+        return sum((rows - 1) * layer.x_stride + length for _, length in layer.segments)
+
+    while limit > 4 and touched(limit) > L1_BYTES:
+        limit -= 1
     tiles = -(-layer.run_rows // limit)
     return -(-layer.run_rows // tiles)
 

@@ -121,23 +121,21 @@ SPU_INLINE void spu_i8_walk(const spu_walk *k, const int format, const int share
                             const int rows) {
   (void)rows; /* one: without vectors, more rows save nothing */
   for (int j = 0; j < share; j++) {
-    int32_t *acc = k->acc + 16 * j;
+    int32_t acc[16];
     for (int l = 0; l < 16; l++) acc[l] = k->correction ? k->correction[16 * j + l] : 0;
     for (int64_t q = k->begin; q < k->end; q++) {
       const uint8_t *a = k->x + k->offset[format == SPU_BANKED2 ? 2 * q : q];
       const uint8_t *b = format == SPU_BANKED2 ? k->x + k->offset[2 * q + 1] : a;
-      const uint8_t *value = spu_value_of(k, q, j, format, share);
+      const int8_t *value = (const int8_t *)spu_value_of(k, q, j, format, share);
+      const uint8_t *index = format == SPU_DENSE ? NULL : k->index + 64 * q;
       for (int i = 0; i < 64; i++) {
-        int32_t x;
-        if (format == SPU_DENSE)
-          x = a[i & 3];
-        else if (format == SPU_BANKED)
-          x = a[k->index[64 * q + i]];
-        else
-          x = spu_reach(k->index[64 * q + i], a, b);
-        acc[i >> 2] += x * (int32_t)(int8_t)value[i];
+        const int32_t x = format == SPU_DENSE    ? a[i & 3]
+                          : format == SPU_BANKED ? a[index[i]]
+                                                 : spu_reach(index[i], a, b);
+        acc[i >> 2] += x * value[i];
       }
     }
+    memcpy(k->acc + 16 * j, acc, sizeof acc);
   }
 }
 
