@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -90,7 +91,7 @@ class Layer:
     def matmul(rows: int, depth: int, lanes: int) -> Layer:
         """`[rows, depth]` by `[depth, lanes]`."""
         return Layer(
-            f"matmul {rows} x {depth} x {lanes}",
+            f"matmul {rows}x{depth}x{lanes}",
             lanes,
             depth,
             [(0, depth)],
@@ -106,7 +107,7 @@ class Layer:
         width = (size - 1) * stride + kernel
         line = width * channels
         return Layer(
-            f"conv {size} x {size} x {channels}, {kernel} x {kernel} -> {lanes}",
+            f"conv {size}x{size}x{channels} {kernel}x{kernel} -> {lanes}",
             lanes,
             kernel * kernel * channels,
             [(y * line, kernel * channels) for y in range(kernel)],
@@ -296,9 +297,10 @@ def show(report: dict[str, Any]) -> None:
         f"vpdpbusd alone {dot / 1e9:.0f} G MAC/s" if dot else "no vpdpbusd",
         f"vpermb + vpdpbusd {pair / 1e9:.0f} G MAC/s" if pair else "no vpermb",
     )
-    table = Table(title=f"SPU products, INT8, one thread, {report['level']}")
+    title = f"SPU products in G MAC/s, INT8, one thread, {report['level']}"
+    table = Table(title=title, box=SIMPLE_HEAD)
     table.add_column("layer", no_wrap=True)
-    for name in ("ratio", "share", "us", "useful G MAC/s", "dense G MAC/s", "/ dot", "/ pair"):
+    for name in ("ratio", "share", "us", "useful", "dense", "/ dot", "/ pair"):
         table.add_column(name, justify="right", no_wrap=True)
     last = ""
     for row in report["results"]:
