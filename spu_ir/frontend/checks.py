@@ -51,11 +51,11 @@ def check_graph(
     defined = _inputs(graph)
     producers = _producers(graph, defined)
     known = set(outer) | defined
-    for node in graph.node:
+    for index, node in enumerate(graph.node):
         _check_operator(node, opset)
         for name in node.input:
             if name and name not in known:
-                raise _undefined(graph, node, name, producers)
+                raise _undefined(graph, index, name, producers)
         for _, inner in subgraphs(node):
             check_graph(inner, opset, known, depth + 1)
         known.update(name for name in node.output if name)
@@ -97,9 +97,8 @@ def _producers(graph: GraphProto, defined: Set[str]) -> dict[str, int]:
     return producers
 
 
-def _undefined(
-    graph: GraphProto, node: NodeProto, name: str, producers: Mapping[str, int]
-) -> SpuError:
+def _undefined(graph: GraphProto, index: int, name: str, producers: Mapping[str, int]) -> SpuError:
+    node = graph.node[index]
     place = {"node": node_label(node), "op": node.op_type}
     if name not in producers:
         return SpuError(
@@ -107,9 +106,9 @@ def _undefined(
             remedy="the initializer is missing or the file is damaged, export the model again",
             **place,
         )
-    cycle = _cycle(graph.node, producers[name], producers)
+    cycle = _cycle(graph.node, index, producers)
     if cycle:
-        path = " -> ".join(repr(node_label(graph.node[index])) for index in cycle)
+        path = " -> ".join(repr(node_label(graph.node[step])) for step in cycle)
         return SpuError(f"the graph has a cycle: {path}", remedy="break the cycle", **place)
     later = node_label(graph.node[producers[name]])
     return SpuError(
