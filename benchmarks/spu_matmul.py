@@ -298,7 +298,7 @@ def show(report: dict[str, Any]) -> None:
         f"vpermb + vpdpbusd {pair / 1e9:.0f} G MAC/s" if pair else "no vpermb",
     )
     title = f"SPU products in G MAC/s, INT8, one thread, {report['level']}"
-    table = Table(title=title, box=SIMPLE_HEAD)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("layer", no_wrap=True)
     for name in ("ratio", "share", "us", "useful", "dense", "/ dot", "/ pair"):
         table.add_column(name, justify="right", no_wrap=True)
