@@ -102,7 +102,8 @@ class _Upgrader:
             converted = version_converter.convert_version(model, target)
         except (RuntimeError, ValueError) as error:
             raise SpuError(
-                f"cannot be raised from opset {op.since_version} to {target}: {error}",
+                f"cannot be raised from opset {op.since_version} to {target}, "
+                f"ONNX says: {str(error).rpartition('failed: ')[2].strip()}",
                 node=op.node_name,
                 op=op.schema_name,
                 remedy="export the model with a newer opset",
