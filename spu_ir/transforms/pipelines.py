@@ -12,12 +12,14 @@ from xdsl.transforms.dead_code_elimination import DeadCodeElimination
 from spu_ir.transforms.bufferise import BufferisePass
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
 from spu_ir.transforms.encode import EncodePass
+from spu_ir.transforms.expand_quantised import ExpandQuantisedPass
 from spu_ir.transforms.fold_batch_norm import FoldBatchNormPass
 from spu_ir.transforms.fold_constants import FoldConstantsPass
 from spu_ir.transforms.fold_qdq import FoldQdqPass
 from spu_ir.transforms.fuse_attention import FuseAttentionPass
 from spu_ir.transforms.fuse_epilogue import FuseEpiloguePass
 from spu_ir.transforms.fuse_gelu import FuseGeluPass
+from spu_ir.transforms.fuse_integer_scales import FuseIntegerScalesPass
 from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
 from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
@@ -36,6 +38,8 @@ CLEAN: Passes = (CanonicalizePass(), CommonSubexpressionElimination(), DeadCodeE
 GRAPH: Passes = (
     UpgradeOpsetPass(),
     InferShapesPass(),
+    FuseIntegerScalesPass(),
+    ExpandQuantisedPass(),
     FoldConstantsPass(),
     FuseLayerNormPass(),
     FuseGeluPass(),
