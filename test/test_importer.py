@@ -274,6 +274,18 @@ def test_refuses_files_that_are_no_models(tmp_path: Path) -> None:
     refuse(tmp_path / "absent.onnx", "cannot read", "absent.onnx")
 
 
+@pytest.mark.parametrize("name", [b"first", b"batch", b"weight", b"inside"])
+def test_refuses_names_that_are_no_text(name: bytes) -> None:
+    model = text(
+        """g (float[batch, 4] x, bool c) => (float[batch, 4] y) <float[4] weight = {1, 2, 3, 4}>
+        { first = Relu (x) y = If (c) <
+            then_branch = t () => (float[batch, 4] inside) { inside = Add (first, weight) },
+            else_branch = e () => (float[batch, 4] b) { b = Identity (first) }> }"""
+    )
+    damaged = model.SerializeToString().replace(name, b"\xff" + name[1:])
+    refuse(damaged, "UTF-8", shapes={"batch": (1, 4)})
+
+
 def test_refuses_versions_that_are_too_new() -> None:
     model = text("g (float[2] x) => (float[2] y) { y = Relu (x) }")
     model.ir_version = 999

@@ -7,7 +7,7 @@ and cycles are checked here, because its messages do not say which nodes a cycle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
@@ -29,6 +29,33 @@ def subgraphs(node: NodeProto) -> Iterable[tuple[str, GraphProto]]:
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.name, attribute.g
+
+
+def check_names(graph: GraphProto) -> None:
+    """
+    Raise SpuError when a name in a graph or its subgraphs is no UTF-8 text.
+
+    protobuf says so only when a name is looked at, and then with an error or with bytes.
+    """
+    try:
+        "".join(_names(graph))
+    except (TypeError, UnicodeDecodeError):
+        raise SpuError(
+            "a name in the file is no UTF-8 text", remedy="the file is damaged, export it again"
+        ) from None
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    yield graph.name
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    yield from (tensor.name for tensor in graph.initializer)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        for _, inner in subgraphs(node):
+            yield from _names(inner)
 
 
 def check_graph(

@@ -39,7 +39,7 @@ from spu_ir.dialects.types import Array
 from spu_ir.dialects.weights import WeightStore, constant_attr, constant_type, store_of
 from spu_ir.errors import SpuError
 
-from .checks import check_functions, check_graph, first_line, node_label, subgraphs
+from .checks import check_functions, check_graph, check_names, first_line, node_label, subgraphs
 from .extents import Dims, Extents, Shapes, clean_name
 from .external import tensor_array
 from .inference import NONE, Inferred, light_model, run_inference, value_type
@@ -77,6 +77,7 @@ def import_model(
     opset = check_versions(model)
     if model.functions:
         model = _inline(model)
+    check_names(model.graph)
     check_graph(model.graph, opset)
     return _Importer(model, opset, folder, store_of(ctx), Extents(shapes)).module()
 

@@ -16,15 +16,13 @@ from onnx.helper import make_tensor_value_info
 from xdsl.dialects.builtin import NoneType, TensorType, UnrankedTensorType
 from xdsl.ir import Attribute
 
+from spu_ir.dialects.onnx_proto import LIGHT_ELEMENTS
 from spu_ir.dialects.onnx_schema import OptType, SeqType
 from spu_ir.dialects.types import DYNAMIC
 from spu_ir.errors import SpuError
 
 from .checks import first_line, subgraphs
 from .limits import element_of_data_type
-
-LIGHT_ELEMENTS = 1024
-"""Tensors of up to this many elements keep their values."""
 
 
 @dataclass

@@ -85,13 +85,14 @@ class _FuseGelu(RewritePattern):
 
     def root(self, op: OnnxOp, x: SSAValue, inner: set[Operation]) -> OnnxOp | None:
         """The op above the erf (tanh) that is the GELU of x, if nothing else uses its parts."""
-        current: Operation | None = op
+        value: SSAValue = op.results[0]
         for _ in range(4):
-            current = current.results[0].get_user_of_unique_use() if current is not None else None
+            current = value.get_user_of_unique_use()
             if not isinstance(current, OnnxOp) or current.results[0].type != x.type:
                 return None
+            value = current.results[0]
             outer = _Expansion(self.store, x, op.results[0])
-            if _equal(outer.expand(current.results[0]), GELU):
+            if _equal(outer.expand(value), GELU):
                 parts = {op, *inner, *outer.seen} - {current}
                 users = {use.operation for part in parts for use in part.results[0].uses}
                 return current if users <= parts | {current} else None
@@ -162,6 +163,8 @@ def _positive(a: Polynomial) -> bool:
 
 def _equal(a: Polynomial | None, b: Polynomial) -> bool:
     # Exporters write the constants with six digits or more; coarser ones would be another function.
-    return a is not None and a.keys() == b.keys() and all(
-        isclose(a[power], b[power], rel_tol=1e-5) for power in b
+    return (
+        a is not None
+        and a.keys() == b.keys()
+        and all(isclose(a[power], b[power], rel_tol=1e-5) for power in b)
     )
