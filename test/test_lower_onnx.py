@@ -480,6 +480,30 @@ def test_a_quantised_table_is_gathered_in_bytes() -> None:
     assert str(element_of(gather.inputs[0])) == "ui8"
 
 
+def test_a_quantised_bias_and_a_depthwise_convolution() -> None:
+    """One scale for a vector: the axis, which does not exist, does not matter."""
+    model = parsed(
+        """m (float[b, 4, 6, 6] x) => (float[?, 4, 6, 6] y) {
+            q = QuantizeLinear (x, s, z)
+            d = DequantizeLinear (q, s, z)
+            wd = DequantizeLinear <axis = 0> (w, ws)
+            cd = DequantizeLinear (c, cs)
+            y = Conv <group = 4, pads = [1, 1, 1, 1]> (d, wd, cd)
+        }""",
+        s=np.float32(0.05),
+        z=np.uint8(120),
+        w=np.random.default_rng(0).integers(-127, 128, (4, 1, 3, 3)).astype(np.int8),
+        ws=np.abs(normal(4)),
+        c=np.array([10, -20, 30, 40], np.int32),
+        cs=np.float32(0.01),
+    )
+    module = check(model, {"x": normal(2, 4, 6, 6, seed=1)}, {"b": (1, 2)})
+    (product,) = named(module, spu.ConvOp)
+    assert isinstance(product, spu.ConvOp)
+    assert isinstance(product.weight.owner, vpu.DequantiseOp)
+    assert product.bias is not None
+
+
 def test_dynamic_quantisation_as_onnx_runtime_exports_it() -> None:
     model = parsed(
         """m (float[rows, 64] x) => (float[rows, 5] y) {

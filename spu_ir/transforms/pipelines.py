@@ -19,7 +19,6 @@ from spu_ir.transforms.fold_qdq import FoldQdqPass
 from spu_ir.transforms.fuse_attention import FuseAttentionPass
 from spu_ir.transforms.fuse_epilogue import FuseEpiloguePass
 from spu_ir.transforms.fuse_gelu import FuseGeluPass
-from spu_ir.transforms.fuse_integer_scales import FuseIntegerScalesPass
 from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
 from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
@@ -38,7 +37,6 @@ CLEAN: Passes = (CanonicalizePass(), CommonSubexpressionElimination(), DeadCodeE
 GRAPH: Passes = (
     UpgradeOpsetPass(),
     InferShapesPass(),
-    FuseIntegerScalesPass(),
     ExpandQuantisedPass(),
     FoldConstantsPass(),
     FuseLayerNormPass(),

@@ -45,8 +45,8 @@ def _dequantize_linear(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
     values, scale = ctx.known(op.input(0)), ctx.known(op.input(1))
     zero = ctx.known(op.input(2))
     if values is not None and scale is not None and not op.int_value("block_size"):
-        axis = ctx.axis(op.int_value("axis"), values.ndim)
         shape = () if scale.size == 1 else scale.shape
+        axis = ctx.axis(op.int_value("axis"), values.ndim) if shape else 0
         offset = np.zeros(shape, np.int32) if zero is None else zero.astype(np.int32)
         return Quantised(values, scale.reshape(shape), offset.reshape(shape), axis)
     x = ctx.tensor(op.input(0))
