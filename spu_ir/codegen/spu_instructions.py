@@ -10,6 +10,7 @@ from spu_ir.codegen.printer import Instruction, Printer, dtype_name
 from spu_ir.codegen.scope import Expr, Scope, View, c_float
 from spu_ir.codegen.weights import Placed, Segments, constant_of
 from spu_ir.dialects.spu import (
+    GROUP_LANES,
     AttentionOp,
     BatchMatmulOp,
     ConvOp,
@@ -19,6 +20,7 @@ from spu_ir.dialects.spu import (
 )
 from spu_ir.dialects.types import numpy_dtype, shape_of
 from spu_ir.errors import SpuError
+from spu_ir.packing.segments import segments_of
 
 _TYPES = {"uint8": "SPU_I8", "bfloat16": "SPU_BF16", "float32": "SPU_F32"}
 _FORMATS = {"dense": "SPU_DENSE", "banked": "SPU_BANKED", "banked2": "SPU_BANKED2"}
@@ -35,17 +37,12 @@ def _fixed(value: Expr, what: str) -> int:
 
 def _segments(op: EpilogueOp, x: View) -> tuple[Segments, Expr]:
     """The runs of a row's bytes that meet consecutive weights, and the stride between rows."""
-    size = numpy_dtype(x.element).itemsize
     if not isinstance(op, ConvOp):
-        return ((0, shape_of(op.weight)[1]),), x.strides[0]
-    _, height, width, channels = shape_of(op.weight)
-    down, across = integers(op.dilations)
-    row, pixel = (_fixed(stride, "a stride") for stride in x.strides[1:3])
-    whole = across == 1 and pixel == channels
-    taps = [(y, x) for y in range(height) for x in ([0] if whole else range(width))]
-    length = width * channels if whole else channels
-    segments = tuple(((y * down * row + x * across * pixel) * size, length) for y, x in taps)
-    return segments, pixel * integers(op.strides)[1]
+        return tuple(segments_of(op)), x.strides[0]
+    size = numpy_dtype(x.element).itemsize
+    line, pixel = (_fixed(stride, "a stride") for stride in x.strides[1:3])
+    segments = segments_of(op, line=line * size, pixel=pixel * size)
+    return tuple(segments), pixel * integers(op.strides)[1]
 
 
 def _declare_weight(printer: Printer, scope: Scope, placed: Placed) -> str:
@@ -142,7 +139,7 @@ def _byte_stride(scope: Scope, view: View, axis: int) -> Expr:
 
 def _group_lanes(op: EpilogueOp, total: int) -> int:
     """The output channels of one convolution group of the whole weight."""
-    found = op.attributes.get("group_lanes")
+    found = op.attributes.get(GROUP_LANES)
     return found.value.data if isinstance(found, IntegerAttr) else total
 
 
@@ -157,6 +154,9 @@ def _lane_group(scope: Scope, row: Expr, each: int, total: int, lane_groups: int
 def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
     """The name of the specialised kernel for an op: equal ones are one function."""
     packed = placed.packed
+    share = packed.share
+    if packed.format == "dense" and shape_of(op.init)[-1] not in range(1, 17):
+        share = 2  # a dense tile takes two lane groups at a time
     bits = [
         name
         for name, value in (
@@ -170,7 +170,7 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
     text = (
         "static __attribute__((noinline)) void @(const spu_tile *tile) {\n"
         f"  spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {_FORMATS[packed.format]}, "
-        f"{packed.share},\n"
+        f"{share},\n"
         f"               {' | '.join(bits) or '0'}, SPU_RES_{residual},\n"
         f"               SPU_ACT_{op.activation.data.upper()}, "
         f"SPU_OUT_{_SUFFIXES[dtype_name(op.init)]});\n"

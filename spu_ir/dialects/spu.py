@@ -14,7 +14,7 @@ convolution. Their tensor type may carry `#spu.banked`; without an encoding they
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import auto
 from typing import ClassVar, cast
@@ -71,6 +71,10 @@ class ActivationAttr(EnumAttribute[Activation], SpacedOpaqueSyntaxAttribute):
     """The activation of an epilogue: `#spu.activation gelu`."""
 
     name = "spu.activation"
+
+
+GROUP_LANES = "group_lanes"
+"""Attribute of a convolution that is a tile of one group: the output channels of a group."""
 
 
 def encoding_of(weight: SSAValue | Attribute) -> BankedAttr | None:
@@ -150,6 +154,14 @@ class EpilogueOp(DestinationOp, ABC):
     def inits(self) -> Sequence[SSAValue]:
         return (self.init,)
 
+    @property
+    @abstractmethod
+    def segments(self) -> tuple[int, ...]:
+        """
+        The lengths, in elements and in the order of K, of the runs of x that meet consecutive
+        weights of a row. Banks are cut inside of them.
+        """
+
     def verify_epilogue(self, channels: int, rows: Sequence[int], depth: int) -> None:
         """Check what does not depend on the kind of product; `depth` is the banked extent."""
         self.require_element("x", self.x, *self.WEIGHT_OF)
@@ -206,6 +218,10 @@ class MatmulOp(EpilogueOp):
     """
 
     name = "spu.matmul"
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        return (shape_of(self.weight)[-1],)
 
     def verify_meaning(self) -> None:
         x, weight, init = shape_of(self.x), shape_of(self.weight), shape_of(self.init)
@@ -264,6 +280,19 @@ class ConvOp(EpilogueOp):
         )
         self.require_shape("the init", self.init, [x[0], *self.spatial_out(), weight[0]])
         self.verify_epilogue(init[3], init[:3], weight[1] * weight[2] * weight[3])
+
+    @property
+    def segments(self) -> tuple[int, ...]:
+        """One a kernel row where its taps are neighbours in memory, else one a tap."""
+        _, height, width, channels = shape_of(self.weight)
+        if integers(self.dilations)[1] == 1 and not self.of_a_group:
+            return (width * channels,) * height
+        return (channels,) * (height * width)
+
+    @property
+    def of_a_group(self) -> bool:
+        """Whether a pixel has channels of other groups, before or after tiling to one group."""
+        return self.groups.value.data > 1 or GROUP_LANES in self.attributes
 
     def spatial_out(self) -> tuple[int, int]:
         """(OH, OW) from x, the kernel, pads, strides and dilations; run-time where x's are."""
@@ -454,6 +483,7 @@ Spu = Dialect(
 )
 
 __all__ = [
+    "GROUP_LANES",
     "Activation",
     "ActivationAttr",
     "AttentionOp",

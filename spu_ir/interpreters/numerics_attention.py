@@ -81,4 +81,7 @@ def attention(
         out[..., start:, :] = _accumulate(
             out[..., start:, :] * factor[..., None], p, v[..., first:last, :]
         )
-    return out * reciprocal(total)[..., None] if keys else out
+    # A row whose every key is masked by -infinity is 0, as ONNX's Attention has it.
+    empty = total == 0
+    inverse = np.where(empty, np.float32(0), reciprocal(np.where(empty, np.float32(1), total)))
+    return out * inverse[..., None] if keys else out

@@ -20,7 +20,7 @@ from spu_ir.dialects.spu import (
     encoding_of,
     integers,
 )
-from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype, shape_of
+from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype
 
 from . import numerics, numerics_attention, numerics_spu
 from .destination import deliver
@@ -39,18 +39,6 @@ def patches(x: Array, kernel: tuple[int, int], op: ConvOp) -> Array:
     )
 
 
-def segments(op: EpilogueOp) -> tuple[int, ...]:
-    """The lengths of the runs of x that lie in one piece, in which alone slots are paired."""
-    if not isinstance(op, ConvOp):
-        return (shape_of(op.weight)[-1],)
-    _, kh, kw, depth = shape_of(op.weight)
-    # A tile of a grouped convolution has one group, and says that its weight has more.
-    grouped = op.groups.value.data > 1 or "group_lanes" in op.attributes
-    if integers(op.dilations)[1] == 1 and not grouped:
-        return (kw * depth,) * kh
-    return (depth,) * (kh * kw)
-
-
 @register_impls
 class SpuFunctions(InterpreterFunctions):
     """`exact_f32` sums products of f32 in the contract's order instead of by BLAS."""
@@ -65,7 +53,7 @@ class SpuFunctions(InterpreterFunctions):
         if x.dtype == bfloat16:
             found = encoding_of(op.weight)
             encoding = found and (found.bank.data, found.slots.data, found.share.data)
-            return numerics_spu.matmul_bf16(f32_of(x), f32_of(weight), segments(op), encoding)
+            return numerics_spu.matmul_bf16(f32_of(x), f32_of(weight), op.segments, encoding)
         if self.exact_f32:
             return numerics_spu.matmul_f32(x, weight)
         with np.errstate(all="ignore"):

@@ -51,5 +51,3 @@ def evaluate(function: func.FuncOp, value: SSAValue | int, extents: Mapping[str,
         a, b = (evaluate(function, operand, extents) for operand in owner.operands)
         return _ARITHMETIC[type(owner)](a, b)
     raise ValueError(f"not an expression in the extents: {value}")
-
-

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects import func, scf
-from xdsl.dialects.builtin import IndexType, IntegerAttr, ModuleOp, i64
+from xdsl.dialects.builtin import IndexType, IntegerAttr, ModuleOp, bf16, i64
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
@@ -17,8 +17,16 @@ from xdsl.rewriter import InsertPoint
 from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import bounds
-from spu_ir.dialects.spu import AttentionOp, ConvOp, MatmulOp, encoding_of, integers
-from spu_ir.dialects.types import shape_of
+from spu_ir.dialects.spu import (
+    GROUP_LANES,
+    AttentionOp,
+    ConvOp,
+    EpilogueOp,
+    MatmulOp,
+    encoding_of,
+    integers,
+)
+from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PadOp, SliceOp
 from spu_ir.transforms.emitter import Emitter, Extent
 from spu_ir.transforms.extents import evaluate
@@ -28,7 +36,6 @@ LANES = 16
 """Output channels of one SPU instruction: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
-MATMUL_ROWS = 8
 TILE_ELEMENTS = 8192
 """Elements of one VPU tile: a few of them fill an L1 cache."""
 
@@ -38,17 +45,17 @@ class TilePass(ModulePass):
     """
     Cut every op into tiles and spread the tiles over the cores.
 
-    `scf.parallel` runs over blocks of rows and lanes; inside, `scf.for` over instructions: `rows`
-    rows by 16 lanes (times the encoding's `share`) of a product, up to 14 pixels by 16 lanes of a
-    convolution, about `elements` elements of a VPU op. A tile is the same op on `memref.subview`s;
-    at the edges the views are smaller, which is a masked instruction. `rows_a_block` and
-    `lanes_a_block` bound what one core takes at a time.
+    `scf.parallel` runs over blocks of rows and lanes; inside, `scf.for` over instructions: up to
+    14 rows (of at most `tile_bytes` bytes) or pixels by 16 lanes times the encoding's `share` (12
+    by 32 when dense), about `elements` elements of a VPU op. A tile is the same op on
+    `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
+    `rows_a_block` and `lanes_a_block` bound what one core takes at a time.
     """
 
     name = "tile"
     preserves: ClassVar[str] = "exact"
 
-    rows: int = MATMUL_ROWS
+    tile_bytes: int = 24 << 10
     rows_a_block: int = 32
     lanes_a_block: int = 192
     elements: int = TILE_ELEMENTS
@@ -108,26 +115,31 @@ class TilePass(ModulePass):
         flat = [_flattened(emit, value, keep) for value, keep in _matmul_operands(op)]
         maps = _epilogue_maps(op, rows=[0], lanes=1, weight_axes=2)
         rows, lanes = emit.extents(flat[-1])
-        share = _share(op.weight)
+        share = _share(op)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
 
         def tile(inner: Emitter, places: Mapping[int, _Place]) -> None:
             views = [_view(inner, v, m, places) for v, m in zip(flat, maps, strict=True)]
             inner.insert(_clone(op, views))
 
+        # Rows that stay in L1 while every lane group passes over them.
+        row_bytes = shape_of(op.x)[-1] * numpy_dtype(element_of(op.x)).itemsize
+        tile_rows = max(1, min(_max_rows(share), self.tile_bytes // row_bytes))
+        row_block = max(1, self.rows_a_block // tile_rows) * tile_rows
+
         def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
-            order = [(1, LANES * share), (0, self.rows)]
+            order = [(1, LANES * share), (0, tile_rows)]
             _sequential(inner, order, places, tile)
 
-        _parallel(emit, [(0, rows, self.rows_a_block), (1, lanes, block)], body)
+        _parallel(emit, [(0, rows, row_block), (1, lanes, block)], body)
 
     def _conv(self, emit: Emitter, op: ConvOp) -> None:
         batch, height, width, lanes = emit.extents(op.init)
         assert isinstance(width, int) and isinstance(lanes, int)
         groups = op.groups.value.data
         each = lanes // groups
-        share = _share(op.weight)
-        tiles = -(-width // MAX_ROWS)
+        share = _share(op)
+        tiles = -(-width // _max_rows(share))
         columns = -(-width // tiles)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
         maps = _epilogue_maps(op, rows=[0, 1, 2], lanes=3, weight_axes=4)
@@ -159,7 +171,7 @@ class TilePass(ModulePass):
             clone.properties["groups"] = IntegerAttr(1, i64)
             if groups > 1:
                 # Lane groups do not straddle the groups of the whole weight.
-                clone.attributes["group_lanes"] = IntegerAttr(each, i64)
+                clone.attributes[GROUP_LANES] = IntegerAttr(each, i64)
             inner.insert(clone)
 
         def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
@@ -184,9 +196,18 @@ def _upper(function: func.FuncOp, extent: Extent, high: Mapping[str, int]) -> in
     return evaluate(function, extent, high)
 
 
-def _share(weight: SSAValue) -> int:
-    encoding = encoding_of(weight)
-    return 1 if encoding is None else encoding.share.data
+def _share(op: EpilogueOp) -> int:
+    """Lane groups of one instruction: those that share an index vector, or two if dense."""
+    encoding = encoding_of(op.weight)
+    if encoding is not None:
+        return encoding.share.data
+    # A dense bf16 step has two elements; a run of one is packed as banked, one group at a time.
+    return 1 if element_of(op.weight) == bf16 and 1 in op.segments else 2
+
+
+def _max_rows(share: int) -> int:
+    """Rows whose accumulators fit the registers beside what a step loads."""
+    return MAX_ROWS if share == 1 else 12
 
 
 def _clone(op: Operation, operands: Sequence[SSAValue]) -> Operation:

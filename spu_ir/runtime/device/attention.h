@@ -121,7 +121,8 @@ static inline void spu_attention_f32(const float *q, int64_t q_stride, const flo
                        out + start * out_stride, out_stride, rows - start, dv, count);
   }
   for (int32_t r = 0; keys > 0 && r < rows; r++) {
-    const float inverse = 1.0f / total[r];
+    /* a row whose every key is masked by -infinity is 0, as ONNX's Attention has it */
+    const float inverse = total[r] == 0.0f ? 0.0f : 1.0f / total[r];
     for (int32_t c = 0; c < dv; c++)
       out[r * out_stride + c] = out[r * out_stride + c] * inverse;
   }

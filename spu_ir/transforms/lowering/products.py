@@ -21,8 +21,8 @@ from .windows import image_size, read_window, to_channels_first, to_channels_las
 
 LowerFn = Callable[[Lowering, OnnxOp], SSAValue]
 
-MASKED = float(np.finfo(np.float32).min)
-"""What a masked score gets; finite, so that a row without any key has no NaN."""
+MASKED = -float("inf")
+"""What a masked score gets; a row without any key is 0, as ONNX has it."""
 
 
 def _weight(ctx: Lowering, constant: Constant, perm: Sequence[int]) -> SSAValue:
