@@ -110,9 +110,7 @@ def test_light_resnet_of_onnx() -> None:
 
 def test_a_batch_is_its_images() -> None:
     feeds = images(2, 2)
-    both = spu_ir.compile(
-        model(16), precision="int8", shapes={"batch": (1, 2)}, calibration=feeds
-    )
+    both = spu_ir.compile(model(16), precision="int8", shapes={"batch": (1, 2)}, calibration=feeds)
     joined = both.run({"input": np.concatenate([f["input"] for f in feeds])})["logits"]
     for number, feed in enumerate(feeds):
         assert both.run(feed)["logits"][0].tobytes() == joined[number].tobytes()
