@@ -66,7 +66,12 @@ def test_agrees_with_onnx_runtime(
         assert error <= TOLERANCE[precision]
 
 
-@pytest.mark.parametrize("sparsity", [None, 4, 16, 32])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "sparsity", [None, 16, pytest.param(4, marks=SLOW), pytest.param(32, marks=SLOW)]
+)
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.mark.parametrize("name", MODELS)
 def test_one_answer_at_every_stage_and_level(
