@@ -143,11 +143,7 @@ def _place(function: func.FuncOp, slots: Sequence[Slot], space: Space) -> None:
     total: Extent = 0
     for slot in slots:
         offsets.append(total)
-        size: Extent = 0
-        for alloc in slot.buffers:
-            kind = alloc.memref.type
-            size = emit.maximum(byte_size(kind, _sizes(alloc), emit), size)
-        total = emit.add(total, size)
+        total = emit.add(total, _slot_size(emit, slot))
     arena = emit.value(ArenaOp(emit.index(total), space))
     starts = [emit.index(offset) for offset in offsets]
     for slot, start in zip(slots, starts, strict=True):
@@ -159,6 +155,18 @@ def _place(function: func.FuncOp, slots: Sequence[Slot], space: Space) -> None:
             _respace(alloc.memref, view)
             alloc.detach()
             alloc.erase()
+
+
+def _slot_size(emit: Emitter, slot: Slot) -> Extent:
+    """The bytes of a slot at run time: the largest of its buffers', each different one once."""
+    different = {
+        (numpy_dtype(alloc.memref.type.element_type).itemsize, tuple(_sizes(alloc))): alloc
+        for alloc in slot.buffers
+    }
+    size: Extent = 0
+    for alloc in different.values():
+        size = emit.maximum(byte_size(alloc.memref.type, _sizes(alloc), emit), size)
+    return size
 
 
 def _after_extents(block: Block, allocs: Sequence[memref.AllocOp]) -> Operation | None:

@@ -36,6 +36,8 @@ LANES = 16
 """Output channels of one SPU instruction: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
+ATTENTION_ROWS = 64
+"""Query rows of one attention instruction."""
 TILE_ELEMENTS = 8192
 """Elements of one VPU tile: a few of them fill an L1 cache."""
 
@@ -324,7 +326,7 @@ def _epilogue_maps(
 
 
 def _attention(emit: Emitter, op: AttentionOp) -> None:
-    """One head, and 8 query rows (all of them when causal), a tile."""
+    """One head, and 64 query rows (all of them when causal), a tile."""
     batch, rows, _ = emit.extents(op.init)
     heads, kv_heads = op.heads.value.data, op.kv_heads.value.data
     size, v_size = shape_of(op.q)[2] // heads, shape_of(op.v)[2] // kv_heads
@@ -371,7 +373,7 @@ def _attention(emit: Emitter, op: AttentionOp) -> None:
 
     loops: list[tuple[int, Extent, int]] = [(0, batch, 1), (1, heads, 1)]
     if not causal:
-        loops.append((2, rows, 32))
+        loops.append((2, rows, ATTENTION_ROWS))
     _parallel(emit, loops, body)
 
 

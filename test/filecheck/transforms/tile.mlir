@@ -30,7 +30,7 @@ func.func @conv(%x: memref<1x30x30x64xui8>, %w: memref<64x3x3x64xi8>, %s: memref
 // A head and a block of rows is a tile of attention.
 // CHECK-LABEL: func.func @attention
 // CHECK:         "scf.parallel"
-// CHECK:           memref.subview %q[{{.*}}] [1, 32, 16] [1, 1, 1]
+// CHECK:           memref.subview %q[{{.*}}] [1, 64, 16] [1, 1, 1]
 // CHECK:           memref.subview %k[{{.*}}, 0, {{.*}}] [1, 64, 16] [1, 1, 1]
 // CHECK:           spu.attention {{.*}}heads = 1 : i64, kv_heads = 1 : i64
 func.func @attention(%q: memref<2x64x48xf32>, %k: memref<2x64x48xf32>, %v: memref<2x64x48xf32>, %y: memref<2x64x48xf32>) {
