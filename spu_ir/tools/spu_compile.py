@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spu_ir.errors import SpuError
+from spu_ir.tools.command import exit_code
 
 if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
@@ -29,12 +30,7 @@ Progress = Callable[[str, int, int], None]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `spu-compile`; the exit code is 0, or 1 after one `error:` line for what was given."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except SpuError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,11 +16,13 @@ import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from spu_ir.errors import SpuError
+from spu_ir.tools.command import exit_code
 
 if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
@@ -30,12 +32,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `spu-run`; the exit code is 0, or 1 after one `error:` line for what the user gave."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except SpuError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,7 +136,7 @@ def _read_inputs(model: CompiledModel, files: Mapping[str, str]) -> dict[str, Ar
     for name, file in files.items():
         try:
             loaded: object = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise SpuError(
                 f"cannot read {file!r} for the input {name!r}: {error}",
                 remedy="give a file that numpy.save wrote",
