@@ -63,7 +63,7 @@ class Scope:
 
     def open(self, text: str) -> None:
         """Add the head of a block; what follows is inside it until `close`."""
-        self.line(text + " {")
+        self.line(f"{text} {{" if text else "{")
         self._depth += 1
 
     def close(self) -> None:

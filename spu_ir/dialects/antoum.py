@@ -7,11 +7,27 @@ Antoum (the chip of the S4, S10 and S30 cards) has DDR, an L2 a core which this 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import auto
 
-from xdsl.dialects.builtin import FloatAttr, IndexType, IntegerAttr, MemRefType, TensorType, i8
+from xdsl.dialects.builtin import (
+    FloatAttr,
+    IndexType,
+    IntAttr,
+    IntegerAttr,
+    MemRefType,
+    TensorType,
+    i8,
+)
 from xdsl.dialects.utils import EnumAttribute
-from xdsl.ir import Attribute, Dialect, Operation, SpacedOpaqueSyntaxAttribute, SSAValue
+from xdsl.ir import (
+    Attribute,
+    Dialect,
+    Operation,
+    ParametrizedAttribute,
+    SpacedOpaqueSyntaxAttribute,
+    SSAValue,
+)
 from xdsl.irdl import (
     IRDLOperation,
     irdl_attr_definition,
@@ -21,6 +37,8 @@ from xdsl.irdl import (
     result_def,
     traits_def,
 )
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
 from xdsl.traits import (
     ConstantLike,
     EffectInstance,
@@ -33,6 +51,9 @@ from xdsl.utils.str_enum import StrEnum
 
 from .types import DYNAMIC, element_of, same_shape, shape_of, shaped, show_shape
 from .weights import constant_type
+
+CORES = 4
+"""Cores of one Antoum chip."""
 
 
 class Space(StrEnum):
@@ -47,6 +68,32 @@ class SpaceAttr(EnumAttribute[Space], SpacedOpaqueSyntaxAttribute):
     """The memory space of a memref: `#antoum.space ddr` or `#antoum.space sram`."""
 
     name = "antoum.space"
+
+
+@irdl_attr_definition
+class CoresAttr(ParametrizedAttribute):
+    """
+    On an `scf.parallel`: its steps are spread over this many cores, `#antoum.cores<4>`.
+
+    A chip has four; the device model's cores are the host's threads.
+    """
+
+    name = "antoum.cores"
+
+    count: IntAttr
+
+    def verify(self) -> None:
+        if not 1 <= self.count.data <= CORES:
+            raise VerifyException(f"a chip has 1 to {CORES} cores, got {self.count.data}")
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            return [IntAttr(parser.parse_integer())]
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_int(self.count.data)
 
 
 @irdl_op_definition
@@ -174,4 +221,4 @@ class FillOp(IRDLOperation):
         super().__init__(properties={"value": value}, operands=[target])
 
 
-Antoum = Dialect("antoum", [ConstantOp, ArenaOp, DmaOp, FillOp], [SpaceAttr])
+Antoum = Dialect("antoum", [ConstantOp, ArenaOp, DmaOp, FillOp], [SpaceAttr, CoresAttr])

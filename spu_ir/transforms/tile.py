@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects import func, scf
-from xdsl.dialects.builtin import IndexType, IntegerAttr, ModuleOp, bf16, i64
+from xdsl.dialects.builtin import IndexType, IntAttr, IntegerAttr, ModuleOp, bf16, i64
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
-from spu_ir.dialects.antoum import DmaOp, FillOp
+from spu_ir.dialects.antoum import CORES, CoresAttr, DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.spu import (
@@ -258,14 +258,14 @@ def _parallel(
         places[axis] = _Place(argument, _cut(inner, argument, extent, step))
     body(inner, places)
     inner.insert(scf.ReduceOp())
-    emit.insert(
-        scf.ParallelOp(
-            [emit.index(0)] * len(loops),
-            [emit.index(extent) for _, extent, _ in loops],
-            [emit.index(step) for _, _, step in loops],
-            Region(block),
-        )
+    loop = scf.ParallelOp(
+        [emit.index(0)] * len(loops),
+        [emit.index(extent) for _, extent, _ in loops],
+        [emit.index(step) for _, _, step in loops],
+        Region(block),
     )
+    loop.attributes["cores"] = CoresAttr(IntAttr(CORES))
+    emit.insert(loop)
 
 
 def _sequential(

@@ -31,3 +31,11 @@ func.func @memory(%bytes: index, %rows: index, %x: memref<?x16xui8, #antoum.spac
 // GENERIC: %arena = "antoum.arena"(%bytes) : (index) -> memref<?xi8, #antoum<space sram>>
 // GENERIC: "antoum.dma"(%x, %tile) : (memref<?x16xui8, #antoum<space ddr>>, memref<?x16xui8, #antoum<space sram>>) -> ()
 // GENERIC: "antoum.fill"(%halo) <{value = 128 : i32}> : (memref<1x16xui8, #antoum<space sram>>) -> ()
+
+// The steps of a parallel loop are spread over cores.
+func.func @cores() {
+  "test.op"() {cores = #antoum.cores<4>} : () -> ()
+  func.return
+}
+// CHECK-LABEL: @cores
+// CHECK: "test.op"() {cores = #antoum.cores<4>} : () -> ()

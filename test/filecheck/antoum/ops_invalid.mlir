@@ -29,3 +29,7 @@ antoum.dma %a into %b : memref<4x?xf32>, memref<4x8xi32>
 // -----
 %a = "test.op"() {space = #antoum.space flash} : () -> (memref<4xf32>)
 // CHECK: Expected `ddr`, or `sram`
+
+// -----
+"test.op"() {cores = #antoum.cores<5>} : () -> ()
+// CHECK: a chip has 1 to 4 cores, got 5

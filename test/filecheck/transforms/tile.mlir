@@ -8,6 +8,7 @@
 // CHECK:             [[X:%.+]] = memref.subview %x[{{.*}}, 0] [%{{.*}}, 768] [1, 1]
 // CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [16, 768] [1, 1] : memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<16x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
 // CHECK:             spu.matmul [[X]], [[W]]
+// CHECK:         }) {cores = #antoum.cores<4>}
 func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %s: memref<384xf32>, %y: memref<64x384xf32>) {
   spu.matmul %x, %w scale(%s : memref<384xf32>) into %y {x_zero = 128 : i32} : memref<64x768xui8>, memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x384xf32>
   func.return
