@@ -1,0 +1,181 @@
+"""The VPU's quantisation: affine mappings, by row, and tables."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import ClassVar
+
+from xdsl.dialects.builtin import (
+    IntegerAttr,
+    TensorType,
+    f32,
+    i8,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import (
+    ParsePropInAttrDict,
+    SameVariadicResultSize,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_result_def,
+    prop_def,
+    traits_def,
+)
+
+from .destination import DestinationEffects, DestinationOp, result_type
+from .types import element_of, shape_of, ui8
+from .vpu_base import Shaped, VpuOp
+
+
+@irdl_op_definition
+class QuantiseRowsOp(DestinationOp):
+    """
+    Dynamic quantisation, row by row: symmetric, the zero point always 128.
+
+    x f32 `[..., K]`; init ui8, x's shape; scale_init f32, x's shape without its last axis.
+    `scale = max|x| / 127`, `init = clamp(rint(x * (127 / max|x|)), -127, 127) + 128`.
+    """
+
+    name = "vpu.quantise_rows"
+
+    x = operand_def(Shaped)
+    init = operand_def(Shaped)
+    scale_init = operand_def(Shaped)
+    result = opt_result_def(TensorType)
+    scale = opt_result_def(TensorType)
+
+    irdl_options = (SameVariadicResultSize(),)
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `into` $init `,` $scale_init attr-dict `:` type($x) `,` type($init) `,` "
+        "type($scale_init) (`->` type($result)^ `,` type($scale))?"
+    )
+
+    def __init__(self, x: SSAValue, init: SSAValue, scale_init: SSAValue):
+        super().__init__(
+            operands=[x, init, scale_init],
+            result_types=[result_type(init), result_type(scale_init)],
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init, self.scale_init)
+
+    def verify_meaning(self) -> None:
+        self.require_element("x", self.x, f32)
+        self.require_element("the init", self.init, ui8)
+        self.require_element("scale_init", self.scale_init, f32)
+        self.require_shape("the init", self.init, shape_of(self.x))
+        self.require_shape("scale_init", self.scale_init, shape_of(self.x)[:-1])
+
+
+class ScaledOp(VpuOp, ABC):
+    """
+    An affine mapping between real values and integers.
+
+    `scale` is f32 and `zero` has the integers' type; both have no axis (one for the tensor), or,
+    with `axis`, the extent of that axis, or x's shape without its last axis (one for each row).
+    """
+
+    x = operand_def(Shaped)
+    scale = operand_def(Shaped)
+    zero = opt_operand_def(Shaped)
+    init = operand_def(Shaped)
+    axis = prop_def(IntegerAttr, default_value=IntegerAttr(-1, i64))
+
+    irdl_options = (ParsePropInAttrDict(),)
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `scale` `(` $scale `:` type($scale) `)` (`zero` `(` $zero^ `:` type($zero) `)`)? "
+        "`into` $init attr-dict `:` type($x) `,` type($init) (`->` type($result)^)?"
+    )
+    INTEGERS: ClassVar[tuple[Attribute, ...]] = (ui8, i8, i32)
+
+    def __init__(
+        self,
+        x: SSAValue,
+        scale: SSAValue,
+        zero: SSAValue | None,
+        init: SSAValue,
+        *,
+        axis: int = -1,
+    ):
+        super().__init__(
+            operands=[x, scale, zero, init],
+            result_types=[result_type(init)],
+            properties={"axis": IntegerAttr(axis, i64)},
+        )
+
+    def verify_scale(self, integers_of: SSAValue) -> None:
+        self.require_shape("the init", self.init, shape_of(self.x))
+        self.require_element("scale", self.scale, f32)
+        shape, axis = shape_of(self.x), self.axis.value.data
+        self.require(
+            -1 <= axis < len(shape), f"axis must be -1 (none) to {len(shape) - 1}, got {axis}"
+        )
+        if axis >= 0:
+            self.require_shape("scale", self.scale, [shape[axis]])
+        elif shape_of(self.scale):
+            self.require_shape("scale", self.scale, shape[:-1])
+        if self.zero is not None:
+            self.require_element("zero", self.zero, element_of(integers_of))
+            self.require_shape("zero", self.zero, shape_of(self.scale))
+
+
+@irdl_op_definition
+class QuantiseOp(ScaledOp):
+    """`init = clamp(rint(x / scale) + zero)`: x f32, init ui8 or i8 (QuantizeLinear)."""
+
+    name = "vpu.quantise"
+
+    def verify_meaning(self) -> None:
+        self.require_element("x", self.x, f32)
+        self.require_element("the init", self.init, ui8, i8)
+        self.verify_scale(self.init)
+
+
+@irdl_op_definition
+class DequantiseOp(ScaledOp):
+    """`init = (x - zero) * scale`: x ui8, i8 or i32, init f32 (DequantizeLinear)."""
+
+    name = "vpu.dequantise"
+
+    def verify_meaning(self) -> None:
+        self.require_element("x", self.x, *self.INTEGERS)
+        self.require_element("the init", self.init, f32)
+        self.verify_scale(self.x)
+
+
+@irdl_op_definition
+class TableOp(VpuOp):
+    """`init[i] = table[x[i]]`: x ui8, table 256 entries, between static scales only."""
+
+    name = "vpu.table"
+
+    x = operand_def(Shaped)
+    table = operand_def(Shaped)
+    init = operand_def(Shaped)
+
+    irdl_options = ()
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `,` $table `into` $init attr-dict "
+        "`:` type($x) `,` type($table) `,` type($init) (`->` type($result)^)?"
+    )
+
+    def __init__(self, x: SSAValue, table: SSAValue, init: SSAValue):
+        super().__init__(
+            operands=[x, table, init],
+            result_types=[result_type(init)],
+        )
+
+    def verify_meaning(self) -> None:
+        self.require_element("x", self.x, ui8)
+        self.require_element("table", self.table, ui8)
+        self.require_element("the init", self.init, ui8)
+        self.require_shape("table", self.table, [256])
+        self.require_shape("the init", self.init, shape_of(self.x))
