@@ -9,6 +9,7 @@ class SpuError(Exception):
 
     `str()` is one line: ``node 'encoder.0' (Conv): cause; remedy``. Command-line tools
     print it after ``error:`` and exit with 1; it never carries a traceback to the user.
+    Control characters in what it quotes are escaped, so that a model cannot drive a terminal.
     """
 
     def __init__(
@@ -25,8 +26,13 @@ class SpuError(Exception):
         self.remedy = remedy
         place = ""
         if node is not None:
-            # repr() escapes control characters, so a hostile name cannot drive a terminal.
             place = f"node {node!r}" + (f" ({op})" if op else "") + ": "
         elif op is not None:
             place = f"{op}: "
-        super().__init__(place + cause + (f"; {remedy}" if remedy else ""))
+        super().__init__(_one_line(place + cause + (f"; {remedy}" if remedy else "")))
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -55,10 +55,17 @@ def print_index(scope: Scope, op: Operation) -> bool:
 
 def print_slice(scope: Scope, value: SSAValue) -> Expr:
     """Print the arithmetic that an index value needs, and return the value's expression."""
-    owner = value.owner
-    if value not in scope.values and isinstance(owner, Operation):
-        for operand in owner.operands:
-            if operand not in scope.values:
-                print_slice(scope, operand)
-        print_index(scope, owner)
+    # Offsets in the arena build on one another: recursion would overflow in deep models.
+    waiting = [value]
+    entered: set[SSAValue] = set()
+    while waiting:
+        current = waiting.pop()
+        owner = current.owner
+        if current in scope.values or not isinstance(owner, Operation):
+            continue
+        if current in entered:
+            print_index(scope, owner)
+            continue
+        entered.add(current)
+        waiting += (current, *reversed(owner.operands))
     return scope.index(value)

@@ -214,8 +214,12 @@ class WeightStore:
             path = folder / f"{digest.removeprefix('sha256:')}.bin"
             if not path.exists():
                 part = path.with_suffix(f".part{os.getpid()}")
-                data.tofile(part)
-                part.replace(path)
+                try:
+                    # tofile() would not see that the disk is full when its buffer is flushed.
+                    part.write_bytes(data.data)
+                    part.replace(path)
+                finally:
+                    part.unlink(missing_ok=True)
 
 
 def store_of(ctx: Context) -> WeightStore:

@@ -71,7 +71,10 @@ def import_model(
         try:
             model = path.read_bytes()
         except OSError as error:
-            raise SpuError(f"cannot read the model {path}: {error.strerror}") from None
+            raise SpuError(
+                f"cannot read the model {str(path)!r}: {error.strerror}",
+                remedy="give the path of an .onnx file that can be read",
+            ) from None
     if isinstance(model, bytes):
         model = _parse(model)
     opset = check_versions(model)
@@ -163,6 +166,8 @@ class _Importer:
         self.folder = folder
         self.store = store
         self.extents = extents
+        self.light: ModelProto | None = None
+        """The model as inference sees it, once it does."""
 
     def module(self) -> ModuleOp:
         graph = self.model.graph
@@ -170,7 +175,8 @@ class _Importer:
         inputs = [value for value in graph.input if value.name not in initializers]
         infos = {value.name: self._input_info(value) for value in inputs}
         self.extents.check_used([value.name for value in inputs])
-        inferred = run_inference(light_model(self.model, infos), strict=False)
+        self.light = light_model(self.model, infos)
+        inferred = run_inference(self.light, strict=False)
 
         types = [self._type(infos[v.name].type, f"input {v.name!r}") for v in inputs]
         block = Block(arg_types=[kind for kind, _ in types])
@@ -311,6 +317,9 @@ class _Importer:
             kind, param = NONE, ""
             if name:
                 proto = scope.inferred.types.get(name, onnx.TypeProto())
+                if proto.WhichOneof("value") is None and self.light is not None:
+                    # What is lenient elsewhere must now say what it could not infer.
+                    run_inference(self.light, strict=True)
                 kind, param = self._type(proto, f"result {name!r}", node)
             types.append(kind)
             params.append(param)

@@ -58,7 +58,10 @@ def find_compiler() -> Compiler:
     Raises SpuError, naming the package to install, if there is none.
     """
     chosen = os.environ.get("CC")
-    commands = [tuple(shlex.split(chosen))] if chosen else [("gcc",), ("clang",), ("cc",)]
+    try:
+        commands = [tuple(shlex.split(chosen))] if chosen else [("gcc",), ("clang",), ("cc",)]
+    except ValueError as error:
+        raise SpuError(f"CC is {chosen!r}: {error}", remedy="set CC to gcc or clang") from error
     for command in commands:
         if command and shutil.which(command[0]):
             return _probe(command)

@@ -1,7 +1,8 @@
-"""Folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
@@ -48,4 +49,28 @@ def new_folder(path: Path, what: str, replaceable: Callable[[Path], bool]) -> Ge
         raise SpuError(
             f"cannot write {what} to {str(path)!r}: {error}",
             remedy="choose a folder that exists, can be written and has space",
+        ) from error
+
+
+def new_file(path: Path, what: str, text: str) -> None:
+    """
+    Write `text` to the file `path`, whole or not at all; what is no file, a pipe, is written to.
+
+    Raises SpuError, which calls it `what`, if the file system refuses.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
+        path = path.resolve()  # A link stays, what it points to is replaced.
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name[:64]}.", dir=path.parent, ignore_cleanup_errors=True
+        ) as scratch:
+            fresh = Path(scratch) / "new"
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, path)
+    except OSError as error:
+        raise SpuError(
+            f"cannot write {what} to {str(path)!r}: {error}",
+            remedy="choose a file in a folder that exists, can be written and has space",
         ) from error

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import IO
 
@@ -105,10 +106,37 @@ class SpuOpt(xDSLOptMain):
             callback = dump_callback(Path(folder), self.pipeline.callback)
             self.pipeline = PassPipeline(self.pipeline.passes, callback)
 
+    def prepare_output(self) -> IO[str]:
+        # Kept in memory until all is well, so that an error leaves no empty or half a file.
+        self.text = _Text()
+        return sys.stdout if self.args.output_file is None else self.text
+
+    def output_resulting_program(self, prog: ModuleOp) -> str:
+        text = super().output_resulting_program(prog)
+        folder: Path | None = self.args.weights
+        if folder is not None:
+            try:
+                store_of(self.ctx).save(folder)
+            except OSError as error:
+                raise SpuError(
+                    f"cannot write the weights to {str(folder)!r}: {error}",
+                    remedy="choose a folder that can be written and has space",
+                ) from error
+        return text
+
     def run(self) -> None:
         super().run()
-        if self.args.weights is not None:
-            store_of(self.ctx).save(self.args.weights)
+        if self.args.output_file is not None:
+            from spu_ir.runtime.folders import new_file
+
+            new_file(Path(self.args.output_file), "the output", self.text.getvalue())
+
+
+class _Text(StringIO):
+    """Text that can be read after xDSL has closed its output."""
+
+    def close(self) -> None:
+        pass
 
 
 def expand_pipelines(passes: str) -> str:

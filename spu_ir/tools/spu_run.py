@@ -135,7 +135,9 @@ def _read_inputs(model: CompiledModel, files: Mapping[str, str]) -> dict[str, Ar
     feeds: dict[str, Array] = {}
     for name, file in files.items():
         try:
-            loaded: object = np.load(file, allow_pickle=False)
+            # Opened here, because numpy leaves what is no archive open.
+            with Path(file).open("rb") as opened:
+                loaded: object = np.load(opened, allow_pickle=False)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise SpuError(
                 f"cannot read {file!r} for the input {name!r}: {error}",

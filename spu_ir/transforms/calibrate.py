@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from xdsl.context import Context
 from xdsl.dialects.builtin import DenseArrayBase, ModuleOp, f32
 from xdsl.ir import BlockArgument, Operation, OpResult, SSAValue
@@ -116,14 +120,15 @@ def read_feeds(path: str) -> list[dict[str, Array]]:
 
     Raises SpuError when the file is missing or is not such a file.
     """
+    remedy = "write them with numpy.savez(path, input=array)"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise SpuError(
-            f"the feeds in {path!r} cannot be read: {error}",
-            remedy="write them with numpy.savez(path, input=array)",
-        ) from error
+        with Path(path).open("rb") as file:
+            archive: object = np.load(file, allow_pickle=False)
+            if not isinstance(archive, NpzFile):
+                raise SpuError(f"{path!r} is one array without a name", remedy=remedy)
+            arrays: dict[str, Array] = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SpuError(f"the feeds in {path!r} cannot be read: {error}", remedy=remedy) from error
     feeds: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         number, slash, name = key.partition("/")
