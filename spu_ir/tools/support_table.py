@@ -1,12 +1,7 @@
-"""
-Which ONNX operators compile, as a page made from the table of lowerings.
-
-    python -m spu_ir.tools.support_table > docs/onnx-support.md
-"""
+"""Which ONNX operators compile, as a page made from the table of lowerings."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from spu_ir.dialects.onnx import VERSIONS, newest
@@ -44,7 +39,7 @@ LIMITS = {
 
 HEAD = """# ONNX support
 
-Made by `python -m spu_ir.tools.support_table` from the compiler's own tables; do not edit.
+Made by `python -m spu_ir.tools.reference docs` from the code; do not edit.
 
 Every operator of ONNX's default domain, at every version, can be imported and printed by
 `spu-opt`, and is raised to its newest version. Those below also compile. Where an operator takes
@@ -90,7 +85,3 @@ def page() -> str:
     count = len(set[str]().union(*families.values()))
     lines += [f"{count} of the {len(VERSIONS)} operators of the default domain.", "", QUANTISED]
     return "\n".join(lines).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())
