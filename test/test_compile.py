@@ -10,11 +10,16 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from support.models import MODELS, SHAPES, feeds
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import IndexType
+from xdsl.ir import Block, SSAValue
 from xdsl.parser import Parser
 
 import spu_ir
 from spu_ir import api
 from spu_ir.api import Precision
+from spu_ir.codegen.index import print_slice
+from spu_ir.codegen.scope import Scope
 from spu_ir.interpreters import interpret
 from spu_ir.runtime.build import build
 from spu_ir.runtime.cpu import host_levels
@@ -164,3 +169,18 @@ def test_progress_and_stages() -> None:
     rows = model.report()
     assert [row["op"] for row in rows if row["op"] == "spu.matmul"] == ["spu.matmul"] * 2
     assert all(row["bytes"] for row in rows if row["op"] == "spu.matmul")
+
+
+def test_long_chains_of_index_arithmetic_are_printed() -> None:
+    """A model of thousands of layers has an arena whose offsets build on one another."""
+    block = Block(arg_types=[IndexType()])
+    scope = Scope(values={block.args[0]: "x0"})
+    value: SSAValue = block.args[0]
+    for _ in range(5000):
+        op = arith.AddiOp(value, block.args[0])
+        block.add_op(op)
+        value = op.result
+    scope.line(f"return {print_slice(scope, value)};")
+    lines = scope.text()[0]
+    assert len(lines) == 5001
+    assert "x0 + x0" in lines[0]
