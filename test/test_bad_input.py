@@ -384,7 +384,10 @@ def test_no_c_compiler(
         (("none.onnx", "-o", "m"), "cannot read the model 'none.onnx': No such file"),
         (("no\nne.onnx", "-o", "m"), r"cannot read the model 'no\nne.onnx'"),
         ((".", "-o", "m"), "cannot read the model '.': Is a directory"),
-        (("model.onnx", "-o", "model.onnx"), "model.onnx' exists and is not a package"),
+        (
+            ("model.onnx", "-o", "model.onnx", "--levels", "c"),
+            "model.onnx' exists and is not a package",
+        ),
         (("model.onnx", "-o", "m", "--levels", "z9"), "'z9' is no ISA level"),
         (("model.onnx", "-o", "m", "--shapes", "batch"), "'batch' is not name=value"),
         (("model.onnx", "-o", "m", "--shapes", "batch=0:4"), "has the bound 0 to 4"),
