@@ -334,8 +334,9 @@ def test_libraries_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert build(ADD.source, ["c"])["c"] == first
     assert first.stat().st_ino == stamp
     assert build(LOOKUP.source, ["c"])["c"] != first
-    first.write_bytes(first.read_bytes()[:-1])  # A damaged one is made again.
-    assert build(ADD.source, ["c"])["c"].stat().st_ino != stamp
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-1])  # A damaged one is made again.
+    assert build(ADD.source, ["c"])["c"].read_bytes() == whole
     assert [p.name for p in (tmp_path / "libraries").iterdir() if p.name.startswith(".")] == []
 
 
