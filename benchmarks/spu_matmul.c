@@ -63,8 +63,8 @@ KERNEL(banked2_2, SPU_BANKED2, 2)
 
 /*
  * The seconds of one whole product, the fastest of `repeats`: `runs` runs of `run_rows` rows from
- * x + starts[i], in blocks of `block_lanes` lanes whose weights stay in the L2 cache. `model` has
- * the fields that all tiles share.
+ * x + starts[i], in tiles of `tile_rows` rows and of `block_lanes` lanes, whose weights stay in the
+ * L2 cache. `model` has the fields that all tiles share.
  */
 double time_product(const spu_tile *model, int format, int32_t share, int64_t runs,
                     const int64_t *starts, int32_t run_rows, int32_t tile_rows, int32_t lanes,
@@ -79,18 +79,17 @@ double time_product(const spu_tile *model, int format, int32_t share, int64_t ru
     for (int32_t block = 0; block < lanes; block += block_lanes) {
       const int32_t end = block + block_lanes < lanes ? block + block_lanes : lanes;
       for (int64_t run = 0; run < runs; run++)
-        for (int32_t row = 0; row < run_rows; row += tile_rows)
-          for (int32_t lane = block; lane < end; lane += 16 * share) {
-            spu_tile t = *model;
-            t.group = lane / 16;
-            t.rows = run_rows - row < tile_rows ? run_rows - row : tile_rows;
-            t.lanes = end - lane < 16 * share ? end - lane : 16 * share;
-            t.x = (const uint8_t *)model->x + starts[run] + row * model->x_stride;
-            t.scale = model->scale + lane;
-            t.bias = model->bias + lane;
-            t.out = (uint8_t *)model->out + (run * run_rows + row) * model->out_stride + lane;
-            kernel(&t);
-          }
+        for (int32_t row = 0; row < run_rows; row += tile_rows) {
+          spu_tile t = *model;
+          t.group = block / 16;
+          t.rows = run_rows - row < tile_rows ? run_rows - row : tile_rows;
+          t.lanes = end - block;
+          t.x = (const uint8_t *)model->x + starts[run] + row * model->x_stride;
+          t.scale = model->scale + block;
+          t.bias = model->bias + block;
+          t.out = (uint8_t *)model->out + (run * run_rows + row) * model->out_stride + block;
+          kernel(&t);
+        }
     }
     const double spent = seconds() - start;
     if (spent < best) best = spent;

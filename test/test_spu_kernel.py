@@ -153,6 +153,7 @@ def matmuls(draw: st.DrawFn, kind: str) -> tuple[Product, Epilogue]:
         x_zero=draw(st.integers(0, 255)) if kind == "i8" else 0,
         tile_rows=draw(st.integers(1, 14)),
         tile_share=draw(st.sampled_from((1, 2))),
+        tile_blocks=draw(st.integers(1, 3)),
     )
     return product, random_epilogue(draw, rng, kind, rows, lanes)
 
@@ -202,6 +203,7 @@ def convolutions(draw: st.DrawFn, kind: str) -> tuple[Product, Epilogue]:
         group_bytes=depth * x.itemsize,
         tile_rows=draw(st.integers(1, 14)),
         tile_share=draw(st.sampled_from((1, 2))),
+        tile_blocks=draw(st.integers(1, 3)),
     )
     return product, random_epilogue(draw, rng, kind, batch * prod(out), groups * per_group)
 
@@ -292,6 +294,37 @@ def test_every_number_of_rows(spu: Device, kind: str, rows: int, share: int) -> 
         tile_share=min(share, 2),
     )
     check(spu, (product, Epilogue()))
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("out", ["uint8", "int8"])
+@pytest.mark.parametrize("worst", [1.0, 1e6, -1e30, np.inf, np.nan])
+def test_int8_scales_of_any_size(
+    spu: Device, worst: float, out: str, activation: str | None
+) -> None:
+    """Results far out of the output's range, and out of int32's, saturate; NaN is 0."""
+    rng = np.random.default_rng(3)
+    rows, lanes, depth = 17, 16 * 5, 130
+    scale = rng.normal(size=lanes).astype(np.float32)
+    scale[37] = worst
+    bias = rng.normal(size=lanes).astype(np.float32)
+    bias[11] = worst * 1e3
+    product = Product(
+        x=rng.integers(0, 256, (rows, depth)).astype(np.uint8),
+        starts=np.zeros(1, dtype=np.int64),
+        run_rows=rows,
+        x_stride=depth,
+        weight=rng.integers(-128, 128, (lanes, depth)).astype(np.int8),
+        segments=[(0, depth)],
+        encoding=(64, 0, 1),
+        x_zero=7,
+        tile_blocks=2,
+    )
+    zero = 100 if out == "uint8" else -5
+    epilogue = Epilogue(
+        scale=scale, bias=bias, activation=activation, out=out, out_scale=0.3, out_zero=zero
+    )
+    check(spu, (product, epilogue))
 
 
 def plain_product(x: Array, weight: Array) -> Product:

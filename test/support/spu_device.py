@@ -82,6 +82,7 @@ class Product:
     group_bytes: int = 0
     tile_rows: int = 14
     tile_share: int = 1  # of a dense weight
+    tile_blocks: int = 1  # of `share` lane groups
 
     def pack(self) -> PackedWeight:
         return pack(
@@ -151,7 +152,7 @@ class Device:
             if array is not None
         )
         head = struct.pack(
-            "<13i2f4x7q",
+            "<13i2fi7q",
             TYPES[packed.kind],
             FORMATS[packed.format],
             product.tile_share if packed.format == "dense" else packed.share,
@@ -167,6 +168,7 @@ class Device:
             epilogue.out_zero,
             epilogue.residual_scale,
             np.float32(1.0) / np.float32(epilogue.out_scale),
+            product.tile_blocks,
             product.starts.size,
             product.run_rows,
             product.x_stride,

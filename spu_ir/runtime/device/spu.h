@@ -52,16 +52,24 @@ SPU_INLINE void spu_sums(const spu_tile *t, int32_t *acc, int type, int format, 
  * activation SPU_ACT_*; out SPU_OUT_* (SPU_OUT_I32: the raw sums of SPU_I8, no epilogue). All of
  * these are literals at the call, so one call is one specialised kernel.
  */
-SPU_INLINE void spu_tile_run(const spu_tile *t, int type, int format, int share, int epilogue,
+SPU_INLINE void spu_tile_run(const spu_tile *tile, int type, int format, int share, int epilogue,
                              int residual, int activation, int out) {
-  _Alignas(64) int32_t acc[SPU_MAX_ROWS * SPU_MAX_SHARE * 16];
-  /* the last tile of a dense weight may be narrower than its share */
-  if (format == SPU_DENSE && share > 1 && t->lanes <= 16) {
-    spu_sums(t, acc, type, format, 1);
-    spu_epilogue(t, acc, type, 1, epilogue, residual, activation, out);
-  } else {
-    spu_sums(t, acc, type, format, share);
-    spu_epilogue(t, acc, type, share, epilogue, residual, activation, out);
+  int32_t done = 0;
+#if defined(SPU_AVX512)
+  if (type == SPU_I8 && spu_i8_fusible(epilogue, residual, activation, out))
+    done = spu_i8_fused(tile, format, share, epilogue, activation, out);
+#endif
+  for (; done < tile->lanes; done += 16 * share) {
+    _Alignas(64) int32_t acc[SPU_MAX_ROWS * SPU_MAX_SHARE * 16];
+    const spu_tile t = spu_tile_after(tile, done, epilogue, residual, out);
+    /* the last tile of a dense weight may be narrower than its share */
+    if (format == SPU_DENSE && share > 1 && t.lanes <= 16) {
+      spu_sums(&t, acc, type, format, 1);
+      spu_epilogue(&t, acc, type, 1, epilogue, residual, activation, out);
+    } else {
+      spu_sums(&t, acc, type, format, share);
+      spu_epilogue(&t, acc, type, share, epilogue, residual, activation, out);
+    }
   }
 }
 

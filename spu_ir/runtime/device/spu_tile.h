@@ -40,12 +40,13 @@ typedef struct {
   const int32_t *correction; /* int8: [groups * 16] the accumulators' first values, or NULL */
 } spu_weight;
 
-/* One tile of `rows` x `lanes` outputs. */
+/* One tile of `rows` x `lanes` outputs, all of one convolution group. */
 typedef struct {
   const spu_weight *w;
   int32_t group;      /* first lane group, a multiple of share */
   int32_t rows;       /* 1..SPU_MAX_ROWS */
-  int32_t lanes;      /* 1..16 * share */
+  int32_t lanes;      /* from the first of `group` on, at least 1; more than 16 * share lanes
+                         are consecutive blocks, which one call runs faster than many */
   const void *x;      /* readable up to 63 bytes past the end of every row */
   int64_t x_stride;   /* bytes between consecutive rows */
   const float *scale; /* of this tile's first lane; `lanes` floats */
@@ -71,6 +72,28 @@ typedef struct {
   const int32_t *correction; /* of the block's first lane, or NULL */
   int32_t *acc;              /* [rows][share][16] int32 or float */
 } spu_walk;
+
+/* bytes of an element of the output, or of the residual */
+SPU_INLINE int64_t spu_out_bytes(int out) {
+  return out == SPU_OUT_BF16 ? 2 : out == SPU_OUT_U8 || out == SPU_OUT_I8 ? 1 : 4;
+}
+SPU_INLINE int64_t spu_residual_bytes(int residual) {
+  return residual == SPU_RES_F32 ? 4 : residual == SPU_RES_BF16 ? 2 : 1;
+}
+
+/* The tile without its first `lanes` lanes, a multiple of 16 * share. */
+SPU_INLINE spu_tile spu_tile_after(const spu_tile *tile, int32_t lanes, int epilogue,
+                                   int residual, int out) {
+  spu_tile t = *tile;
+  t.group += lanes / 16;
+  t.lanes -= lanes;
+  if (epilogue & SPU_SCALE) t.scale += lanes;
+  if (epilogue & SPU_BIAS) t.bias += lanes;
+  if (residual != SPU_RES_NONE)
+    t.residual = (const uint8_t *)t.residual + lanes * spu_residual_bytes(residual);
+  t.out = (uint8_t *)t.out + lanes * spu_out_bytes(out);
+  return t;
+}
 
 /* x rows [first, ...) of a tile */
 SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, int banked,
@@ -104,39 +127,42 @@ SPU_INLINE int32_t spu_walk_rows(int32_t left, int32_t limit) {
   return (left + walks - 1) / walks;
 }
 
-/*
- * Defines `name(tile, acc)`: one body of `walk` for every number of rows up to `limit` (a
- * literal), each with its loops unrolled completely; a taller tile takes several walks.
- */
-#define SPU_CASE(n, limit, walk, format, share) \
-  case n:                                       \
-    if (n <= (limit)) walk(&k, format, share, n); \
+/* The cases of a switch on a number of rows: `body(n)` for every n up to `limit`, a literal. */
+#define SPU_CASE(n, limit, body, ...)       \
+  case n:                                   \
+    if (n <= (limit)) body(__VA_ARGS__, n); \
     break;
-#define SPU_DEFINE(name, walk, format, share, limit)                               \
+#define SPU_CASES(limit, body, ...)      \
+  SPU_CASE(1, limit, body, __VA_ARGS__)  \
+  SPU_CASE(2, limit, body, __VA_ARGS__)  \
+  SPU_CASE(3, limit, body, __VA_ARGS__)  \
+  SPU_CASE(4, limit, body, __VA_ARGS__)  \
+  SPU_CASE(5, limit, body, __VA_ARGS__)  \
+  SPU_CASE(6, limit, body, __VA_ARGS__)  \
+  SPU_CASE(7, limit, body, __VA_ARGS__)  \
+  SPU_CASE(8, limit, body, __VA_ARGS__)  \
+  SPU_CASE(9, limit, body, __VA_ARGS__)  \
+  SPU_CASE(10, limit, body, __VA_ARGS__) \
+  SPU_CASE(11, limit, body, __VA_ARGS__) \
+  SPU_CASE(12, limit, body, __VA_ARGS__) \
+  SPU_CASE(13, limit, body, __VA_ARGS__) \
+  SPU_CASE(14, limit, body, __VA_ARGS__) \
+  default:                               \
+    break;
+
+/*
+ * Defines `name(tile, acc)`, the sums of a tile's first block: one body of `walk` for every
+ * number of rows up to `limit` (a literal), each with its loops unrolled completely; a taller
+ * tile takes several walks.
+ */
+#define SPU_DEFINE(name, walk, format, share, limit)                                    \
   static __attribute__((noinline, unused)) void name(const spu_tile *t, int32_t *acc) { \
-    for (int32_t first = 0; first < t->rows;) {                                    \
-      const int32_t rows = spu_walk_rows(t->rows - first, limit);                  \
-      const spu_walk k = spu_walk_of(t, acc, first, (format) != SPU_DENSE, share); \
-      switch (rows) {                                                              \
-        SPU_CASE(1, limit, walk, format, share)                                    \
-        SPU_CASE(2, limit, walk, format, share)                                    \
-        SPU_CASE(3, limit, walk, format, share)                                    \
-        SPU_CASE(4, limit, walk, format, share)                                    \
-        SPU_CASE(5, limit, walk, format, share)                                    \
-        SPU_CASE(6, limit, walk, format, share)                                    \
-        SPU_CASE(7, limit, walk, format, share)                                    \
-        SPU_CASE(8, limit, walk, format, share)                                    \
-        SPU_CASE(9, limit, walk, format, share)                                    \
-        SPU_CASE(10, limit, walk, format, share)                                   \
-        SPU_CASE(11, limit, walk, format, share)                                   \
-        SPU_CASE(12, limit, walk, format, share)                                   \
-        SPU_CASE(13, limit, walk, format, share)                                   \
-        SPU_CASE(14, limit, walk, format, share)                                   \
-        default:                                                                   \
-          break;                                                                   \
-      }                                                                            \
-      first += rows;                                                               \
-    }                                                                              \
+    for (int32_t first = 0; first < t->rows;) {                                         \
+      const int32_t rows = spu_walk_rows(t->rows - first, limit);                       \
+      const spu_walk k = spu_walk_of(t, acc, first, (format) != SPU_DENSE, share);      \
+      switch (rows) { SPU_CASES(limit, walk, &k, format, share) }                       \
+      first += rows;                                                                    \
+    }                                                                                   \
   }
 
 #if defined(__clang__)
