@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects import func, scf
-from xdsl.dialects.builtin import IndexType, IntAttr, IntegerAttr, ModuleOp, bf16, i64
+from xdsl.dialects.builtin import IndexType, IntAttr, IntegerAttr, ModuleOp, i64
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
@@ -33,7 +33,7 @@ from spu_ir.transforms.extents import evaluate
 from spu_ir.transforms.tiling_rules import Map, Rule, rule_of
 
 LANES = 16
-"""Output channels of one SPU instruction: the int32 lanes of one 64-byte accumulator."""
+"""Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
 ATTENTION_ROWS = 64
@@ -47,11 +47,11 @@ class TilePass(ModulePass):
     """
     Cut every op into tiles and spread the tiles over the cores.
 
-    `scf.parallel` runs over blocks of rows and lanes; inside, `scf.for` over instructions: up to
-    14 rows (of at most `tile_bytes` bytes) or pixels by 16 lanes times the encoding's `share` (12
-    by 32 when dense), about `elements` elements of a VPU op. A tile is the same op on
-    `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
-    `rows_a_block` and `lanes_a_block` bound what one core takes at a time.
+    `scf.parallel` runs over blocks of `rows_a_block` rows and `lanes_a_block` lanes, what one core
+    takes at a time; inside, `scf.for` over instructions: as many rows as `tile_bytes` hold, or
+    pixels, at most 14 (12 where two lane groups go together), by the block's lanes; about
+    `elements` elements of a VPU op. A tile is the same op on `memref.subview`s; at the edges the
+    views are smaller, which is a masked instruction.
     """
 
     name = "tile"
@@ -130,8 +130,7 @@ class TilePass(ModulePass):
         row_block = max(1, self.rows_a_block // tile_rows) * tile_rows
 
         def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
-            order = [(1, LANES * share), (0, tile_rows)]
-            _sequential(inner, order, places, tile)
+            _sequential(inner, [(0, tile_rows)], places, tile)
 
         _parallel(emit, [(0, rows, row_block), (1, lanes, block)], body)
 
@@ -178,7 +177,7 @@ class TilePass(ModulePass):
 
         def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
             row = {**places, 2: _Place(0, width)}
-            _sequential(inner, [(3, LANES * share), (2, columns)], row, tile)
+            _sequential(inner, [(2, columns)], row, tile)
 
         loops: list[tuple[int, Extent, int]] = [(0, batch, 1), (1, height, 1)]
         if groups > 1:
@@ -199,12 +198,9 @@ def _upper(function: func.FuncOp, extent: Extent, high: Mapping[str, int]) -> in
 
 
 def _share(op: EpilogueOp) -> int:
-    """Lane groups of one instruction: those that share an index vector, or two if dense."""
+    """Lane groups that an instruction takes at a time: those of one index vector, or two."""
     encoding = encoding_of(op.weight)
-    if encoding is not None:
-        return encoding.share.data
-    # A dense bf16 step has two elements; a run of one is packed as banked, one group at a time.
-    return 1 if element_of(op.weight) == bf16 and 1 in op.segments else 2
+    return 2 if encoding is None else encoding.share.data
 
 
 def _max_rows(share: int) -> int:

@@ -1,12 +1,11 @@
 // RUN: spu-opt %s -p tile,canonicalize,cse --split-input-file | filecheck %s
 
-// Blocks of 28 rows and 192 lanes over the cores; in them instructions of 14 rows and 16 lanes.
+// Blocks of 28 rows and 192 lanes over the cores; in them instructions of 14 rows.
 // CHECK-LABEL: func.func @matmul
 // CHECK:         "scf.parallel"
 // CHECK:         scf.for
-// CHECK:           scf.for
 // CHECK:             [[X:%.+]] = memref.subview %x[{{.*}}, 0] [%{{.*}}, 768] [1, 1]
-// CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [16, 768] [1, 1] : memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<16x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
+// CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [192, 768] [1, 1] : memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<192x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
 // CHECK:             spu.matmul [[X]], [[W]]
 // CHECK:         }) {cores = #antoum.cores<4>}
 func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %s: memref<384xf32>, %y: memref<64x384xf32>) {
@@ -20,7 +19,7 @@ func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<ban
 // CHECK-LABEL: func.func @conv
 // CHECK:         "scf.parallel"
 // CHECK:             memref.subview %x[{{.*}}] [1, 3, %{{.*}}, 64] [1, 1, 1, 1]
-// CHECK:             spu.conv {{.*}} : memref<1x3x?x64xui8, {{.*}}>, memref<32x3x3x64xi8, {{.*}}>, memref<1x1x?x32xf32
+// CHECK:             spu.conv {{.*}} : memref<1x3x?x64xui8, {{.*}}>, memref<64x3x3x64xi8>, memref<1x1x?x64xf32
 func.func @conv(%x: memref<1x30x30x64xui8>, %w: memref<64x3x3x64xi8>, %s: memref<64xf32>, %y: memref<1x28x28x64xf32>) {
   spu.conv %x, %w scale(%s : memref<64xf32>) into %y : memref<1x30x30x64xui8>, memref<64x3x3x64xi8>, memref<1x28x28x64xf32>
   func.return
