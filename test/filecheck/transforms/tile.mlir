@@ -19,7 +19,7 @@ func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<ban
 // CHECK-LABEL: func.func @conv
 // CHECK:         "scf.parallel"
 // CHECK:             memref.subview %x[{{.*}}] [1, 3, %{{.*}}, 64] [1, 1, 1, 1]
-// CHECK:             spu.conv {{.*}} : memref<1x3x?x64xui8, {{.*}}>, memref<64x3x3x64xi8>, memref<1x1x?x64xf32
+// CHECK:             spu.conv {{.*}} : memref<1x3x?x64xui8, {{.*}}>, memref<64x3x3x64xi8, {{.*}}>, memref<1x1x?x64xf32
 func.func @conv(%x: memref<1x30x30x64xui8>, %w: memref<64x3x3x64xi8>, %s: memref<64xf32>, %y: memref<1x28x28x64xf32>) {
   spu.conv %x, %w scale(%s : memref<64xf32>) into %y : memref<1x30x30x64xui8>, memref<64x3x3x64xi8>, memref<1x28x28x64xf32>
   func.return
