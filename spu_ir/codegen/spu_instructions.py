@@ -25,8 +25,6 @@ from spu_ir.packing.segments import segments_of
 _TYPES = {"uint8": "SPU_I8", "bfloat16": "SPU_BF16", "float32": "SPU_F32"}
 _FORMATS = {"dense": "SPU_DENSE", "banked": "SPU_BANKED", "banked2": "SPU_BANKED2"}
 _SUFFIXES = {"float32": "F32", "bfloat16": "BF16", "uint8": "U8", "int8": "I8"}
-MAX_ROWS = 14
-"""SPU_MAX_ROWS of the device headers."""
 
 
 def _fixed(value: Expr, what: str) -> int:

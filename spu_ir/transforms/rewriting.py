@@ -19,6 +19,7 @@ from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.destination import DestinationOp
+from spu_ir.dialects.functions import argument_attributes, dim_params
 from spu_ir.dialects.spu import EpilogueOp
 from spu_ir.dialects.types import DYNAMIC, Array, shape_of
 from spu_ir.dialects.weights import WeightStore, constant_array, constant_attr
@@ -113,15 +114,11 @@ def _namesake(value: SSAValue, axis: int) -> tuple[SSAValue, int]:
 
 
 def _dim_params(argument: BlockArgument) -> dict[int, str]:
-    """Axis -> extent name of a function's argument (`onnx.dim_params = "0:batch,1:seq"`)."""
+    """Axis -> extent name of a function's argument."""
     function = argument.block.parent_op()
-    if not isinstance(function, func.FuncOp) or function.arg_attrs is None:
+    if not isinstance(function, func.FuncOp):
         return {}
-    params = function.arg_attrs.data[argument.index].data.get("onnx.dim_params")
-    if not isinstance(params, StringAttr) or not params.data:
-        return {}
-    pairs = (entry.partition(":") for entry in params.data.split(","))
-    return {int(axis): name for axis, _, name in pairs}
+    return dim_params(argument_attributes(function)[argument.index])
 
 
 def _dim(value: SSAValue, axis: int) -> SSAValue:
