@@ -35,7 +35,7 @@ from xdsl.irdl import (
 )
 from xdsl.utils.str_enum import StrEnum
 
-from .destination import DestinationEffects, result_type
+from .destination import DestinationEffects
 from .spu import integers
 from .types import element_of, shape_of, ui8
 from .vpu_base import Shaped, UnaryLikeOp, VpuOp, array_attr
@@ -275,8 +275,8 @@ class BinaryOp(VpuOp):
 
     def __init__(self, fn: BinaryFn, a: SSAValue, b: SSAValue, init: SSAValue):
         super().__init__(
-            operands=[a, b, init],
-            result_types=[result_type(init)],
+            [a, b],
+            init,
             properties={"fn": BinaryFnAttr(fn)},
         )
 
@@ -315,8 +315,8 @@ class SelectOp(VpuOp):
 
     def __init__(self, condition: SSAValue, a: SSAValue, b: SSAValue, init: SSAValue):
         super().__init__(
-            operands=[condition, a, b, init],
-            result_types=[result_type(init)],
+            [condition, a, b],
+            init,
         )
 
     def verify_meaning(self) -> None:
@@ -363,8 +363,8 @@ class LayerNormOp(VpuOp):
         centre: bool = True,
     ):
         super().__init__(
-            operands=[x, gamma, beta, init],
-            result_types=[result_type(init)],
+            [x, gamma, beta],
+            init,
             properties={
                 "epsilon": FloatAttr(epsilon, f32),
                 "centre": IntegerAttr.from_bool(centre),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from xdsl.dialects.builtin import (
     DenseArrayBase,
@@ -36,6 +36,20 @@ class VpuOp(DestinationOp, ABC):
     init = operand_def(Shaped)
     result = opt_result_def(TensorType)
 
+    def __init__(
+        self,
+        inputs: Sequence[SSAValue | Sequence[SSAValue] | None],
+        init: SSAValue,
+        properties: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | None = None,
+    ):
+        super().__init__(
+            operands=[*inputs, init],
+            result_types=[result_type(init)],
+            properties=dict(properties or {}),
+            attributes=dict(attributes or {}),
+        )
+
     @property
     def inits(self) -> Sequence[SSAValue]:
         return (self.init,)
@@ -65,15 +79,10 @@ class UnaryLikeOp(VpuOp, ABC):
         self,
         x: SSAValue,
         init: SSAValue,
-        properties: dict[str, Attribute] | None = None,
-        attributes: dict[str, Attribute] | None = None,
+        properties: Mapping[str, Attribute] | None = None,
+        attributes: Mapping[str, Attribute] | None = None,
     ):
-        super().__init__(
-            operands=[x, init],
-            result_types=[result_type(init)],
-            properties=dict(properties or {}),
-            attributes=dict(attributes or {}),
-        )
+        super().__init__([x], init, properties, attributes)
 
     def require_same_element(self) -> None:
         """The init must have x's element type."""

@@ -21,7 +21,7 @@ from xdsl.irdl import (
     var_operand_def,
 )
 
-from .destination import DestinationEffects, result_type
+from .destination import DestinationEffects
 from .spu import integers
 from .types import DYNAMIC, element_of, same_extent, shape_of, show_shape
 from .vpu_base import Shaped, UnaryLikeOp, VpuOp
@@ -144,8 +144,8 @@ class GatherOp(VpuOp):
 
     def __init__(self, x: SSAValue, indices: SSAValue, init: SSAValue, *, axis: int):
         super().__init__(
-            operands=[x, indices, init],
-            result_types=[result_type(init)],
+            [x, indices],
+            init,
             properties={"axis": IntegerAttr(axis, i64)},
         )
 
@@ -176,8 +176,8 @@ class ConcatOp(VpuOp):
 
     def __init__(self, xs: Sequence[SSAValue], init: SSAValue, *, axis: int):
         super().__init__(
-            operands=[xs, init],
-            result_types=[result_type(init)],
+            [xs],
+            init,
             properties={"axis": IntegerAttr(axis, i64)},
         )
 

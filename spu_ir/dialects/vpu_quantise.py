@@ -105,8 +105,8 @@ class ScaledOp(VpuOp, ABC):
         axis: int = -1,
     ):
         super().__init__(
-            operands=[x, scale, zero, init],
-            result_types=[result_type(init)],
+            [x, scale, zero],
+            init,
             properties={"axis": IntegerAttr(axis, i64)},
         )
 
@@ -169,8 +169,8 @@ class TableOp(VpuOp):
 
     def __init__(self, x: SSAValue, table: SSAValue, init: SSAValue):
         super().__init__(
-            operands=[x, table, init],
-            result_types=[result_type(init)],
+            [x, table],
+            init,
         )
 
     def verify_meaning(self) -> None:

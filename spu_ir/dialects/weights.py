@@ -117,11 +117,6 @@ class BankedAttr(MemRefLayoutAttr, ParametrizedAttribute):
         if share not in (1, 2, 4):
             raise VerifyException(f"share must be 1, 2 or 4 lane groups, got {share}")
 
-    @property
-    def two_windows(self) -> bool:
-        """Whether a quad spans two banks, because one bank keeps less than a quad of slots."""
-        return 0 < self.slots.data < self.bank.data // 16
-
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         numbers: list[Attribute] = []

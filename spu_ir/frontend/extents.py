@@ -80,15 +80,6 @@ class Extents:
         self._names: dict[str, str] = {}
         self._fixed: dict[str, int] = {}
 
-    @property
-    def overrides(self) -> bool:
-        """Whether the user said anything, so that dims in the file may not hold."""
-        return bool(self._used)
-
-    def fixed_value(self, param: str) -> int | None:
-        """The number that the user gave to the extent `param`, None when it has none."""
-        return self._fixed.get(param)
-
     def resolve(self, value: ValueInfoProto) -> Dims:
         """The dims of an input, and its extents collected. Raises SpuError naming both."""
         said = self._shapes.get(value.name)
