@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "transforms": {"dialects", "errors", "frontend", "interpreters", "packing"},
     "runtime": {"_version", "errors"},
     "codegen": {"_version", "dialects", "errors", "packing", "runtime.program"},
-    "zoo": {"errors", "packing"},
+    "zoo": {"errors", "packing", "sparsify"},
 }
 
 

@@ -19,6 +19,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import spu_ir
 from spu_ir import zoo
+from spu_ir.sparsify import magnitude
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ LIGHT = Path(str(files("onnx"))) / "backend" / "test" / "data" / "light" / "ligh
 @cache
 def model(sparsity: int | None) -> onnx.ModelProto:
     dense = zoo.resnet50()
-    return dense if sparsity is None else zoo.prune(dense, sparsity)
+    return dense if sparsity is None else magnitude(dense, sparsity)
 
 
 def images(seed: int, count: int) -> list[dict[str, Array]]:

@@ -16,27 +16,20 @@ from spu_ir.dialects.spu import ConvOp, EpilogueOp
 from spu_ir.dialects.types import element_of, shape_of
 from spu_ir.dialects.weights import BANK_BYTES, WeightStore, store_of
 from spu_ir.errors import SpuError
-from spu_ir.packing.prune import prune_banked
+from spu_ir.packing import prune
+from spu_ir.packing.prune import RATIOS
 from spu_ir.packing.segments import groups_of, segments_of
 from spu_ir.transforms.rewriting import after, constant_of, constant_op, is_constant
 
 BANK_ELEMENTS = {"int8": BANK_BYTES, "bf16": BANK_BYTES // 2}
-RATIOS = (1, 2, 4, 8, 16, 32)
 SHARES = (1, 2)
 
 
 def why_dense(op: EpilogueOp) -> str | None:
     """Why pruning `op` would hurt more than it helps, or None."""
     weight = shape_of(op.weight)
-    depth = prod(weight[1:])
-    if isinstance(op, ConvOp):
-        if groups_of(op) > 1 and weight[3] == 1:
-            return "a depthwise convolution is not pruned"
-        if weight[3] < 16:
-            return f"a convolution of {weight[3]} input channels is not pruned"
-    if depth < BANK_BYTES:
-        return f"a reduction of {depth}, less than a bank of {BANK_BYTES}, is not pruned"
-    return None
+    channels = weight[3] if isinstance(op, ConvOp) else None
+    return prune.why_dense(prod(weight[1:]), channels, groups_of(op))
 
 
 @dataclass
@@ -59,7 +52,7 @@ class Pruner:
             weight = constant_of(source, self.store)
             assert weight is not None
             rows = weight.reshape(len(weight), -1)
-            pruned = prune_banked(rows, segments, self.bank, self.slots, self.share, groups)
+            pruned = prune.prune_banked(rows, segments, self.bank, self.slots, self.share, groups)
             constant = constant_op(self.store, pruned.reshape(weight.shape))
             self.done[key] = Builder(after([source])).insert(constant).result
         op.operands[1] = self.done[key]

@@ -15,14 +15,14 @@ from pathlib import Path
 import onnx
 
 from spu_ir.errors import SpuError
-from spu_ir.zoo import BertConfig, bert, linear, minilm, prune, resnet50, save
-from spu_ir.zoo.pruning import RATIOS
+from spu_ir.sparsify import RATIOS, magnitude
+from spu_ir.zoo import BertConfig, bert, linear, minilm, resnet50, save
 
 MODELS: dict[str, Callable[[int], onnx.ModelProto]] = {
-    "linear": lambda ratio: prune(linear(), ratio),
-    "minilm": lambda ratio: prune(minilm(), ratio),
-    "bert-base": lambda ratio: prune(bert(BertConfig()), ratio),
-    "resnet50": lambda ratio: prune(resnet50(ratio=ratio), ratio),
+    "linear": lambda ratio: magnitude(linear(), ratio),
+    "minilm": lambda ratio: magnitude(minilm(), ratio),
+    "bert-base": lambda ratio: magnitude(bert(BertConfig()), ratio),
+    "resnet50": lambda ratio: magnitude(resnet50(ratio=ratio), ratio),
 }
 """Name -> the model pruned at a ratio; minilm has its real weights, the others random ones."""
 

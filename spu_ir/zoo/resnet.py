@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from spu_ir.sparsify import conv_rows, pruned_weight
+
 from .common import Array, GraphBuilder, Weights, check_weights
-from .pruning import prune_conv
 
 BLOCKS = (3, 4, 6, 3)
 """Bottleneck blocks of the four stages."""
@@ -102,7 +103,8 @@ class _Random:
         """Make one layer and run it: f32 `[n, h, w, into]` to `[n, h', w', out]`."""
         fan_in = layer.into * layer.kernel**2
         shape = (layer.out, layer.into, layer.kernel, layer.kernel)
-        weight = prune_conv(self.normal(shape, (2 / fan_in) ** 0.5), self.ratio)
+        weight = self.normal(shape, (2 / fan_in) ** 0.5)
+        weight = pruned_weight(weight, conv_rows(shape), self.ratio)
         scale = np.float32(gain) * self.random.uniform(0.8, 1.2, layer.out).astype(np.float32)
         shift = self.normal((layer.out,), 0.1)
         result = _convolve(value, weight, layer.stride)
