@@ -7,25 +7,41 @@ PYTEST_ARGS ?= -n auto
 # Workers fill the cores: more BLAS threads would only spin and wait for each other.
 PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -W error
 
-.PHONY: help run test slow lint format lit bench wheel clean
+# PyTorch is large, so what needs it has an environment of its own, with all of the other one too.
+TORCH_VENV := .venv-torch
+TORCH_BIN := $(TORCH_VENV)/bin
+TORCH_INSTALLED := $(TORCH_VENV)/.installed
+TORCH_PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(TORCH_BIN)/pytest -W error
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
+
+.PHONY: help run test slow test-export test-train lint lint-torch format lit bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## semantic search with the real MiniLM, compiled to INT8 (ARGS="--json" for machines)
 	$(BIN)/python examples/search.py $(ARGS)
 
 test: lint lit ## everything that must pass before a commit: ruff, pyright, lit, pytest
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not (slow or export or train)" $(PYTEST_ARGS)
 
 slow: $(INSTALLED) ## the tests of whole models, of the wheel and of the documentation
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not (export or train)" $(PYTEST_ARGS)
+
+test-export: lint-torch ## models that PyTorch exports, compiled and compared; in .venv-torch
+	$(TORCH_PYTEST) -m export $(PYTEST_ARGS)
+
+test-train: lint-torch ## training with pruned weights; in .venv-torch
+	$(TORCH_PYTEST) -m train $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, formatting and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+lint-torch: $(TORCH_INSTALLED) ## pyright on the files that import PyTorch
+	$(TORCH_BIN)/pyright --project requirements/pyright-torch.json --pythonpath $(TORCH_BIN)/python
 
 format: $(INSTALLED) ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
@@ -41,13 +57,20 @@ wheel: $(INSTALLED) ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --no-deps: the lock is the whole list, see its head. The stamp is last, so a broken install is redone.
 $(INSTALLED): requirements/lock.txt pyproject.toml
 	@requirements/check.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/lock.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP_INSTALL) -r requirements/lock.txt
+	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(TORCH_INSTALLED): requirements/lock.txt requirements/torch.txt pyproject.toml
+	@requirements/check.sh $(PYTHON)
+	$(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_BIN)/python $(PIP_INSTALL) -r requirements/lock.txt -r requirements/torch.txt
+	$(TORCH_BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
