@@ -293,7 +293,19 @@ SPU_INLINE f32x16 spu_dequantise(i32x16 q, float scale, int32_t zero) {
 
 /* ---- the reduction tree: lanes l and l + 8, then + 4, + 2, + 1 ---------------------------- */
 
-#define SPU_TREE(name, combine)                                    \
+#if defined(__AVX2__)
+#define SPU_TREE(name, combine, step)                                                          \
+  SPU_INLINE float name(f32x16 v) {                                                            \
+    __m256 half[2];                                                                            \
+    memcpy(half, &v, 64);                                                                      \
+    const __m256 eight = _mm256_##step##_ps(half[0], half[1]);                                 \
+    const __m128 four =                                                                        \
+        _mm_##step##_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));       \
+    const __m128 two = _mm_##step##_ps(four, _mm_movehl_ps(four, four));                       \
+    return _mm_cvtss_f32(_mm_##step##_ss(two, _mm_movehdup_ps(two)));                          \
+  }
+#else
+#define SPU_TREE(name, combine, step)                              \
   SPU_INLINE float name(f32x16 v) {                                \
     float a[16];                                                   \
     memcpy(a, &v, 64);                                             \
@@ -301,14 +313,15 @@ SPU_INLINE f32x16 spu_dequantise(i32x16 q, float scale, int32_t zero) {
       for (int l = 0; l < half; l++) a[l] = combine(a[l], a[l + half]); \
     return a[0];                                                   \
   }
+#endif
 #define SPU_SCALAR_ADD(a, b) ((a) + (b))
 #define SPU_SCALAR_MUL(a, b) ((a) * (b))
 #define SPU_SCALAR_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define SPU_SCALAR_MIN(a, b) ((a) < (b) ? (a) : (b))
-SPU_TREE(spu_tree_sum, SPU_SCALAR_ADD)
-SPU_TREE(spu_tree_prod, SPU_SCALAR_MUL)
-SPU_TREE(spu_tree_max, SPU_SCALAR_MAX)
-SPU_TREE(spu_tree_min, SPU_SCALAR_MIN)
+SPU_TREE(spu_tree_sum, SPU_SCALAR_ADD, add)
+SPU_TREE(spu_tree_prod, SPU_SCALAR_MUL, mul)
+SPU_TREE(spu_tree_max, SPU_SCALAR_MAX, max)
+SPU_TREE(spu_tree_min, SPU_SCALAR_MIN, min)
 
 #include "polynomials.h"
 
