@@ -3,6 +3,7 @@ Writes a model of the zoo as an ONNX file.
 
     python -m spu_ir.zoo minilm -o minilm.onnx
     python -m spu_ir.zoo resnet50 --ratio 16 -o resnet50.onnx
+    python -m spu_ir.zoo bert --weights model.safetensors -o bert.onnx
 """
 
 from __future__ import annotations
@@ -16,15 +17,19 @@ import onnx
 
 from spu_ir.errors import SpuError
 from spu_ir.sparsify import RATIOS, magnitude
-from spu_ir.zoo import BertConfig, bert, linear, minilm, resnet50, save
+from spu_ir.zoo import MODELS, linear, minilm, save
 
-MODELS: dict[str, Callable[[int], onnx.ModelProto]] = {
-    "linear": lambda ratio: magnitude(linear(), ratio),
-    "minilm": lambda ratio: magnitude(minilm(), ratio),
-    "bert-base": lambda ratio: magnitude(bert(BertConfig()), ratio),
-    "resnet50": lambda ratio: magnitude(resnet50(ratio=ratio), ratio),
-}
-"""Name -> the model pruned at a ratio; minilm has its real weights, the others random ones."""
+WITHOUT_WEIGHTS: dict[str, Callable[[], onnx.ModelProto]] = {"minilm": minilm, "linear": linear}
+"""Models that bring their own weights."""
+
+
+def build(name: str, ratio: int, weights: Path | None) -> onnx.ModelProto:
+    """A model of the zoo, pruned at `ratio`."""
+    if name in WITHOUT_WEIGHTS:
+        if weights is not None:
+            raise SpuError(f"{name} brings its own weights", remedy="leave --weights out")
+        return magnitude(WITHOUT_WEIGHTS[name](), ratio)
+    return MODELS[name].build(weights, ratio=ratio)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,14 +37,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m spu_ir.zoo", description="Write a model of the zoo as an ONNX file."
     )
-    parser.add_argument("model", choices=MODELS, help="minilm has real weights, others random ones")
+    parser.add_argument(
+        "model",
+        choices=(*MODELS, *WITHOUT_WEIGHTS),
+        help="minilm has real weights, the others random ones unless --weights is given",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
     parser.add_argument(
         "--ratio", type=int, choices=RATIOS, default=1, help="prune to one weight in so many"
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE.safetensors",
+        help="a checkpoint of the published architecture, or the index or folder of one",
+    )
     options = parser.parse_args(arguments)
     try:
-        save(MODELS[options.model](options.ratio), options.output)
+        save(build(options.model, options.ratio, options.weights), options.output)
     except SpuError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -14,10 +14,7 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
-from spu_ir.errors import SpuError
-
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-Weights: TypeAlias = Mapping[str, Array]
 Extents: TypeAlias = Sequence[int | str]
 """A shape: numbers, and names of run-time extents."""
 
@@ -77,6 +74,13 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(op, list(inputs), [result], name, **attributes))
         return result
 
+    def split(self, value: str, sizes: Sequence[int], *, name: str, axis: int) -> list[str]:
+        """A `Split` of `value` along `axis` in parts of `sizes`; returns their names."""
+        results = [f"{name}_output_{index}" for index in range(len(sizes))]
+        inputs = [value, self.integers(*sizes)]
+        self._nodes.append(helper.make_node("Split", inputs, results, name, axis=axis))
+        return results
+
     def model(self) -> onnx.ModelProto:
         """The finished model, at `OPSET`."""
         graph = helper.make_graph(
@@ -88,27 +92,6 @@ class GraphBuilder:
             ir_version=IR_VERSION,
             producer_name="spu_ir.zoo",
         )
-
-
-def check_weights(weights: Weights, shapes: Mapping[str, Sequence[int]]) -> dict[str, Array]:
-    """
-    The weights that a model needs, as f32, in the order of `shapes`.
-
-    Raises SpuError for one that is missing or has another shape. Others are left alone: a
-    checkpoint also holds heads and counters that the model does not use.
-    """
-    chosen: dict[str, Array] = {}
-    for name, shape in shapes.items():
-        if name not in weights:
-            raise SpuError(f"weight {name!r} is missing", remedy="take the model's own checkpoint")
-        value = np.asarray(weights[name])
-        if value.shape != tuple(shape):
-            raise SpuError(
-                f"weight {name!r} has shape {list(value.shape)}, the configuration needs "
-                f"{list(shape)}"
-            )
-        chosen[name] = value.astype(np.float32, copy=False)
-    return chosen
 
 
 def element_bytes(model: onnx.ModelProto) -> int:

@@ -20,7 +20,7 @@ from safetensors.numpy import load
 from spu_ir.errors import SpuError
 
 from .bert_model import BertConfig, bert
-from .common import Array
+from .weights import Array
 
 PACKAGE = "all_minilm_l6_v2"
 MAX_TOKENS = 256

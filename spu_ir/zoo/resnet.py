@@ -10,15 +10,33 @@ from onnx import TensorProto
 
 from spu_ir.sparsify import conv_rows, pruned_weight
 
-from .common import Array, GraphBuilder, Weights, check_weights
+from .common import GraphBuilder
+from .weights import Array, WeightSource, check_weights, read_weights
 
-BLOCKS = (3, 4, 6, 3)
-"""Bottleneck blocks of the four stages."""
-
-CLASSES = 1000
 EXPANSION = 4
-IMAGE = 224
 EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """
+    Bottleneck blocks of the stages, channels of the first, side of the image, and classes.
+
+    The defaults are ResNet-50; others are for tests.
+    """
+
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    image: int = 224
+    classes: int = 1000
+
+    @property
+    def features(self) -> int:
+        """Channels after the last stage."""
+        return (self.width << len(self.blocks) - 1) * EXPANSION
+
+
+RESNET50 = ResNetConfig()
 
 
 @dataclass(frozen=True)
@@ -42,14 +60,15 @@ class _Block:
     downsample: _Conv | None
 
 
-STEM = _Conv("conv1", "bn1", 64, 3, 7, 2)
+def _stem(config: ResNetConfig) -> _Conv:
+    return _Conv("conv1", "bn1", config.width, 3, 7, 2)
 
 
-def _blocks() -> list[_Block]:
+def _blocks(config: ResNetConfig) -> list[_Block]:
     blocks: list[_Block] = []
-    into = 64
-    for stage, count in enumerate(BLOCKS, start=1):
-        width = 32 << stage
+    into = config.width
+    for stage, count in enumerate(config.blocks, start=1):
+        width = config.width << stage - 1
         out = width * EXPANSION
         for index in range(count):
             name = f"layer{stage}.{index}"
@@ -65,7 +84,7 @@ def _blocks() -> list[_Block]:
     return blocks
 
 
-def weight_shapes() -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: ResNetConfig = RESNET50) -> dict[str, tuple[int, ...]]:
     """The torchvision key of every weight and its shape; a convolution's is `[O, I, kh, kw]`."""
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -74,14 +93,14 @@ def weight_shapes() -> dict[str, tuple[int, ...]]:
         for part in ("weight", "bias", "running_mean", "running_var"):
             shapes[f"{layer.norm}.{part}"] = (layer.out,)
 
-    conv(STEM)
-    for block in _blocks():
+    conv(_stem(config))
+    for block in _blocks(config):
         for layer in block.convs:
             conv(layer)
         if block.downsample is not None:
             conv(block.downsample)
-    shapes["fc.weight"] = (CLASSES, 512 * EXPANSION)
-    shapes["fc.bias"] = (CLASSES,)
+    shapes["fc.weight"] = (config.classes, config.features)
+    shapes["fc.bias"] = (config.classes,)
     return shapes
 
 
@@ -94,7 +113,8 @@ class _Random:
     what it sees. So activations neither die nor explode.
     """
 
-    def __init__(self, seed: int, ratio: int):
+    def __init__(self, config: ResNetConfig, seed: int, ratio: int):
+        self.config = config
         self.random = np.random.default_rng(seed)
         self.ratio = ratio
         self.weights: dict[str, Array] = {}
@@ -121,27 +141,34 @@ class _Random:
     def normal(self, shape: tuple[int, ...], deviation: float) -> Array:
         return self.random.standard_normal(shape, np.float32) * np.float32(deviation)
 
-    def images(self) -> Array:
-        """A batch of unit variance, f32 `[8, 96, 96, 3]`."""
-        total = np.zeros((8, 96, 96, 3), np.float32)
-        for cell in (1, 4, 12, 48):
-            noise = self.normal((8, 96 // cell, 96 // cell, 3), 0.5)
-            total += noise.repeat(cell, 1).repeat(cell, 2)
-        return total
-
     def build(self) -> dict[str, Array]:
-        value = _pool(_relu(self.conv(STEM, self.images())))
-        for block in _blocks():
+        images = noise_images(self.random, 8, 96)
+        value = _pool(_relu(self.conv(_stem(self.config), images)))
+        for block in _blocks(self.config):
             first, second, third = block.convs
             branch = _relu(self.conv(second, _relu(self.conv(first, value))))
             # A trained network's branches are weaker than its identity.
             branch = self.conv(third, branch, gain=0.5)
             identity = value if block.downsample is None else self.conv(block.downsample, value)
             value = _relu(identity + branch)
-        fan_in = 512 * EXPANSION
-        self.weights["fc.weight"] = self.normal((CLASSES, fan_in), fan_in**-0.5)
-        self.weights["fc.bias"] = self.normal((CLASSES,), 0.1)
+        fan_in, classes = self.config.features, self.config.classes
+        self.weights["fc.weight"] = self.normal((classes, fan_in), fan_in**-0.5)
+        self.weights["fc.bias"] = self.normal((classes,), 0.1)
         return self.weights
+
+
+def noise_images(random: np.random.Generator, count: int, side: int) -> Array:
+    """
+    Normal noise at four scales, of unit variance: f32 `[count, side, side, 3]`.
+
+    Noise at one scale would look the same to a network everywhere and in every image.
+    """
+    total = np.zeros((count, side, side, 3), np.float32)
+    for cell in (1, 4, 12, 48):
+        cells = -(-side // cell)
+        noise = random.standard_normal((count, cells, cells, 3), np.float32) * np.float32(0.5)
+        total += noise.repeat(cell, 1).repeat(cell, 2)[:, :side, :side]
+    return total
 
 
 def _relu(value: Array) -> Array:
@@ -166,26 +193,38 @@ def _pool(value: Array) -> Array:
     return _windows(value, 3, 2, -np.inf).max((4, 5))
 
 
-def random_weights(seed: int, *, ratio: int = 1) -> dict[str, Array]:
-    """Weights of a whole ResNet-50 from `seed`, pruned at `ratio`; see `_Random`."""
-    return _Random(seed, ratio).build()
+def random_weights(
+    seed: int, *, ratio: int = 1, config: ResNetConfig = RESNET50
+) -> dict[str, Array]:
+    """Weights of a whole network from `seed`, pruned at `ratio`; see `_Random`."""
+    return _Random(config, seed, ratio).build()
 
 
 def resnet50(
-    weights: Weights | None = None, *, seed: int = 0, ratio: int = 1, batch: int | str = "batch"
+    weights: WeightSource | None = None,
+    *,
+    seed: int = 0,
+    ratio: int = 1,
+    batch: int | str = "batch",
+    input_name: str = "input",
+    output_name: str = "logits",
+    config: ResNetConfig = RESNET50,
 ) -> onnx.ModelProto:
     """
     ResNet-50, convolutions and BatchNormalization as separate nodes.
 
-    Input `input`, f32 `[batch, 3, 224, 224]` (normalised: about zero mean and unit variance);
-    output `logits`, f32 `[batch, 1000]`. `weights` has torchvision's keys; None means random
-    ones from `seed`, pruned at `ratio` before their batch statistics are taken, as fine-tuning
-    would leave them. `batch` is a number, or the name of a dynamic extent.
+    Input `input_name`, f32 `[batch, 3, 224, 224]` (normalised: about zero mean and unit variance);
+    output `output_name`, f32 `[batch, 1000]`, logits. `weights` (see `WeightSource`) have
+    torchvision's keys; None means random ones from `seed`, pruned at `ratio` before their batch
+    statistics are taken, as fine-tuning would leave them. `batch` is a number, or the name of a
+    dynamic extent. Another `config` gives a smaller network of the same make.
 
     Raises SpuError for a weight that is missing or misshapen.
     """
-    chosen = random_weights(seed, ratio=ratio) if weights is None else weights
-    chosen = check_weights(chosen, weight_shapes())
+    if weights is None:
+        chosen = random_weights(seed, ratio=ratio, config=config)
+    else:
+        chosen = check_weights(read_weights(weights), weight_shapes(config))
     graph = GraphBuilder("resnet50")
 
     def constant(name: str) -> str:
@@ -211,8 +250,8 @@ def resnet50(
             epsilon=EPSILON,
         )
 
-    value = graph.input("input", TensorProto.FLOAT, [batch, 3, IMAGE, IMAGE])
-    value = graph.add("Relu", conv(STEM, value), name="/relu/Relu")
+    value = graph.input(input_name, TensorProto.FLOAT, [batch, 3, config.image, config.image])
+    value = graph.add("Relu", conv(_stem(config), value), name="/relu/Relu")
     value = graph.add(
         "MaxPool",
         value,
@@ -221,7 +260,7 @@ def resnet50(
         strides=[2, 2],
         pads=[1, 1, 1, 1],
     )
-    for block in _blocks():
+    for block in _blocks(config):
         identity = value
         for index, layer in enumerate(block.convs):
             value = conv(layer, value)
@@ -239,7 +278,7 @@ def resnet50(
         constant("fc.weight"),
         constant("fc.bias"),
         name="/fc/Gemm",
-        output="logits",
+        output=output_name,
         transB=1,
     )
-    return graph.output("logits", TensorProto.FLOAT, [batch, CLASSES]).model()
+    return graph.output(output_name, TensorProto.FLOAT, [batch, config.classes]).model()
