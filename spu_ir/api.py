@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 Feeds = Mapping[str, Array]
 Precision = Literal["fp32", "bf16", "int8"]
+Activations = Literal["auto", "dynamic", "static"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 TARGETS = ("s4", "s10", "s30")
 RATIOS = (1, 2, 4, 8, 16, 32)
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
+ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
 
 
 def new_context() -> Context:
@@ -84,6 +86,8 @@ def lower(
     precision: Precision = "int8",
     sparsity: int | None = None,
     calibration: Iterable[Feeds] | None = None,
+    observer: str = "minmax",
+    activations: Activations = "auto",
     shapes: Mapping[str, Any] | None = None,
     target: str = "s4",
     progress: Progress | None = None,
@@ -94,9 +98,12 @@ def lower(
     from spu_ir.frontend import import_model
     from spu_ir.transforms import pipelines
     from spu_ir.transforms.calibrate import calibrate
+    from spu_ir.transforms.observers import observer_called
 
     _check("target", target, TARGETS)
     _check("precision", precision, PRECISIONS)
+    _check("activations", activations, ACTIVATIONS)
+    observer_called(observer)
     if sparsity is not None:
         _check("sparsity", sparsity, RATIOS)
     ctx = new_context()
@@ -105,8 +112,15 @@ def lower(
     job.run("graph", pipelines.GRAPH)
     job.run("tensor", (*pipelines.LOWER, *pipelines.sparsify(sparsity, precision)))
     if calibration is not None and precision == "int8":
-        calibrate(job.module, ctx, calibration, lambda done: job.report("calibrate", done, 0))
-    job.run("quantised", pipelines.quantise(precision))
+        total = len(calibration) if isinstance(calibration, Sized) else 0
+        calibrate(
+            job.module,
+            ctx,
+            calibration,
+            lambda done: job.report("calibrate", done, total),
+            observer,
+        )
+    job.run("quantised", pipelines.quantise(precision, activations))
     report = layer_report(job.module)
     job.run("tiled", pipelines.MEMORY)
     job.report("emit C", 0, 1)
@@ -122,6 +136,8 @@ def compile(
     precision: Precision = "int8",
     sparsity: int | None = None,
     calibration: Iterable[Feeds] | None = None,
+    observer: str = "minmax",
+    activations: Activations = "auto",
     shapes: Mapping[str, Any] | None = None,
     padding: str = "compute",
     threads: int | None = None,
@@ -133,7 +149,10 @@ def compile(
 
     `target` is one of "s4", "s10", "s30". `precision` "int8" quantises products dynamically by
     row, convolutions statically (then `calibration`, an iterable of feeds, is needed); "bf16" and
-    "fp32" need none. `sparsity` prunes the weights to one in 2, 4, 8, 16 or 32; None keeps them,
+    "fp32" need none. `activations` "dynamic" or "static" asks for one of the two for all products
+    ("auto" is static for both in a calibrated network with convolutions), and `observer` is how
+    static ranges are chosen: "minmax", "percentile" (99.99, or "percentile:99.9"), "entropy" or
+    "mse". `sparsity` prunes the weights to one in 2, 4, 8, 16 or 32; None keeps them,
     and uses whatever zeros they have. `shapes` bounds run-time extents, `{"batch": (1, 64)}`,
     fixes them, `{"batch": 1}`, or gives an input's dims, `{"input": [1, 3, 224, 224]}`; `run`
     then takes any extents within the bounds. `padding` must be "compute". `threads` limits a
@@ -151,6 +170,8 @@ def compile(
         precision=precision,
         sparsity=sparsity,
         calibration=calibration,
+        observer=observer,
+        activations=activations,
         shapes=shapes,
         target=target,
         progress=progress,
@@ -169,6 +190,8 @@ def compile(
             "target": target,
             "precision": precision,
             "sparsity": sparsity,
+            "observer": observer,
+            "activations": activations,
             "padding": padding,
         },
     )

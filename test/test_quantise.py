@@ -23,7 +23,7 @@ from spu_ir.dialects.weights import store_of
 from spu_ir.errors import SpuError
 from spu_ir.frontend import import_model
 from spu_ir.interpreters import interpret
-from spu_ir.transforms.calibrate import Observer, calibrate, range_of, read_feeds
+from spu_ir.transforms.calibrate import calibrate, range_of, read_feeds
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
 from spu_ir.transforms.encode import EncodePass
 from spu_ir.transforms.expand_quantised import ExpandQuantisedPass
@@ -113,13 +113,6 @@ def test_ranges_cover_every_feed_and_zero() -> None:
         assert found[0] <= 0 <= found[1]
         assert (found[0] == 0) == ("relu" in str(op.activation))
     net.module.verify()
-
-
-def test_an_observer_ignores_what_is_not_finite() -> None:
-    observer = Observer()
-    observer.see(np.array([3, np.inf, -np.inf, np.nan], np.float32))
-    observer.see(np.array([], np.float32))
-    assert (observer.low, observer.high) == (0.0, 3.0)
 
 
 def test_calibration_needs_a_feed() -> None:

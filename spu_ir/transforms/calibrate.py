@@ -20,6 +20,7 @@ from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.types import Array, element_of
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret, main_of, signature_of
+from spu_ir.transforms.observers import MinMax, Observer, observer_called
 from spu_ir.transforms.rewriting import argument_attr, set_argument_attr
 
 RANGE = "range"
@@ -27,34 +28,18 @@ RANGE = "range"
 
 
 @dataclass
-class Observer:
-    """What calibration keeps of one value: its smallest and largest finite element, and 0."""
-
-    low: float = 0.0
-    high: float = 0.0
-
-    def see(self, array: Array) -> None:
-        """Take another run's value, f32 of any shape, into account."""
-        if array.size == 0:
-            return
-        low, high = array.min(), array.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            # Attention masks hold -inf; a grid can only cover what is finite.
-            finite = array[np.isfinite(array)]
-            low, high = finite.min(initial=0), finite.max(initial=0)
-        self.low = min(self.low, float(low))
-        self.high = max(self.high, float(high))
-
-
-@dataclass
 class Calibration:
     """Observers of a module's f32 activations; called after every op that is interpreted."""
 
+    new: Callable[[], Observer] = MinMax
     observers: dict[SSAValue, Observer] = field(default_factory=dict[SSAValue, Observer])
 
     def see(self, value: SSAValue, array: Array) -> None:
-        if element_of(value) == f32:
-            self.observers.setdefault(value, Observer()).see(array)
+        if element_of(value) != f32:
+            return
+        if value not in self.observers:
+            self.observers[value] = self.new()
+        self.observers[value].see(array)
 
     def __call__(self, op: Operation, results: Sequence[Any]) -> None:
         if isinstance(op, DestinationOp) and len(op.results) == 1:
@@ -63,7 +48,7 @@ class Calibration:
     def record(self) -> None:
         """Write the ranges into the IR."""
         for value, observer in self.observers.items():
-            attr = DenseArrayBase.from_list(f32, [observer.low, observer.high])
+            attr = DenseArrayBase.from_list(f32, list(observer.range()))
             if isinstance(value, BlockArgument):
                 set_argument_attr(value, RANGE, attr)
             elif isinstance(value.owner, Operation):
@@ -88,17 +73,19 @@ def calibrate(
     ctx: Context,
     feeds: Iterable[Mapping[str, Array]],
     progress: Callable[[int], None] | None = None,
+    observer: str = "minmax",
 ) -> None:
     """
     Run `@main` of a tensor-level module on every feed (input name -> array) and record ranges.
 
     Every f32 result of an op, and every f32 argument, gets `range = array<f32: low, high>`, which
-    includes 0. `progress(done)` is called after each feed. Raises SpuError when there is no feed
-    or one does not fit the module's inputs.
+    includes 0 and is what `observer` chose (see transforms/observers.py). `feeds` are run one at a
+    time and may come from a generator; `progress(done)` is called after each. Raises SpuError when
+    there is no such observer, no feed, or one does not fit the module's inputs.
     """
     main = main_of(module)
     names = [port.name for port in signature_of(main).inputs]
-    calibration = Calibration()
+    calibration = Calibration(observer_called(observer))
     done = 0
     for feed in feeds:
         interpret(module, ctx, feed, listener=calibration)
@@ -145,12 +132,14 @@ class CalibratePass(ModulePass):
     Run the module on the inputs in an `.npz` file and record the range of every activation.
 
     The file's arrays are called as the model's inputs; for several feeds `0/input`, `1/input`.
+    `observer` is `minmax`, `percentile`, `percentile:99.9`, `entropy` or `mse`.
     """
 
     name = "calibrate"
     preserves: ClassVar[str] = "exact"
 
     feeds: str
+    observer: str = "minmax"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        calibrate(op, ctx, read_feeds(self.feeds))
+        calibrate(op, ctx, read_feeds(self.feeds), observer=self.observer)

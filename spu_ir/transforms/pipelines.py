@@ -10,6 +10,7 @@ from xdsl.transforms.common_subexpression_elimination import CommonSubexpression
 from xdsl.transforms.dead_code_elimination import DeadCodeElimination
 
 from spu_ir.transforms.bufferise import BufferisePass
+from spu_ir.transforms.collapse_movement import CollapseMovementPass
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
 from spu_ir.transforms.encode import EncodePass
 from spu_ir.transforms.expand_quantised import ExpandQuantisedPass
@@ -26,7 +27,9 @@ from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
 from spu_ir.transforms.sparsify import SparsifyPass
+from spu_ir.transforms.split_products import SplitProductsPass
 from spu_ir.transforms.tile import TilePass
+from spu_ir.transforms.unflatten_products import UnflattenProductsPass
 from spu_ir.transforms.upgrade_opset import UpgradeOpsetPass
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -39,6 +42,10 @@ GRAPH: Passes = (
     InferShapesPass(),
     ExpandQuantisedPass(),
     FoldConstantsPass(),
+    UnflattenProductsPass(),
+    InferShapesPass(),
+    SplitProductsPass(),
+    CollapseMovementPass(),
     FuseLayerNormPass(),
     FuseGeluPass(),
     FuseAttentionPass(),
@@ -61,12 +68,12 @@ def sparsify(ratio: int | None, precision: Precision) -> Passes:
     return (SparsifyPass(ratio=ratio, precision="bf16" if precision == "bf16" else "int8"),)
 
 
-def quantise(precision: Precision) -> Passes:
+def quantise(precision: Precision, activations: str = "auto") -> Passes:
     """f32 -> the arithmetic of `precision`, and the weights' formats."""
     convert: dict[Precision, Passes] = {
         "fp32": (),
         "bf16": (ConvertBf16Pass(),),
-        "int8": (QuantisePass(),),
+        "int8": (QuantisePass(mode=activations),),
     }
     return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, EncodePass(), *CLEAN)
 
