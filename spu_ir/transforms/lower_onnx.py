@@ -24,7 +24,7 @@ from xdsl.rewriter import InsertPoint
 from spu_ir.dialects.onnx import NoValue, OnnxOp
 from spu_ir.dialects.weights import store_of
 from spu_ir.errors import SpuError
-from spu_ir.transforms.lowering import AT_COMPILE_TIME, LOWERINGS, Lowering, shapes
+from spu_ir.transforms.lowering import AT_COMPILE_TIME, LOWERINGS, Lowering, positions, shapes
 from spu_ir.transforms.lowering.context import ELEMENTS, Quantised, onnx_element, port_name
 
 
@@ -79,6 +79,10 @@ def _lower_node(lowering: Lowering, op: OnnxOp, index: int) -> None:
     if symbols is not None:
         for result, known in zip(op.results, symbols, strict=True):
             lowering.bind_symbols(result, known)
+        return
+    grid = positions.evaluate(lowering, op)
+    if grid is not None:
+        lowering.bind_grid(op.results[0], grid)
         return
     if not op.is_newest:
         raise lowering.error(

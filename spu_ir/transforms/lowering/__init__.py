@@ -8,7 +8,17 @@ from xdsl.ir import SSAValue
 
 from spu_ir.dialects.onnx import OnnxOp
 
-from . import movement, pointwise, products, quantisation, reductions, resize, shapes
+from . import (
+    indexing,
+    movement,
+    pointwise,
+    positions,
+    products,
+    quantisation,
+    reductions,
+    resize,
+    shapes,
+)
 from .context import Constant, Lowering
 
 LowerFn = Callable[[Lowering, OnnxOp], SSAValue | Constant | Sequence[SSAValue]]
@@ -17,7 +27,7 @@ FAMILIES: dict[str, dict[str, LowerFn]] = {
     "Products": {**products.LOWERINGS},
     "Element by element": {**pointwise.LOWERINGS},
     "Reductions, normalisation, pooling": {**reductions.LOWERINGS},
-    "Data movement": {**movement.LOWERINGS, **resize.LOWERINGS},
+    "Data movement": {**movement.LOWERINGS, **indexing.LOWERINGS, **resize.LOWERINGS},
     "Quantisation": {**quantisation.LOWERINGS},
 }
 """The operators by family, as the support table lists them."""
@@ -29,4 +39,4 @@ LOWERINGS: dict[str, LowerFn] = {
 AT_COMPILE_TIME = shapes.OPERATORS - LOWERINGS.keys()
 """Operators that exist at compile time only: their results never depend on data."""
 
-__all__ = ["AT_COMPILE_TIME", "FAMILIES", "LOWERINGS", "Lowering", "LowerFn", "shapes"]
+__all__ = ["AT_COMPILE_TIME", "FAMILIES", "LOWERINGS", "Lowering", "LowerFn", "positions", "shapes"]

@@ -34,6 +34,14 @@ from .dims import Dim, Extents
 Dims = tuple[Dim, ...]
 
 
+def _meaning(op: vpu.VpuOp) -> object:
+    """What two ops have in common that compute the same; equal dims are the same SSA values."""
+    owner = op.init.owner
+    assert isinstance(owner, tensor.EmptyOp), "every init here is made by `empty`"
+    sizes = tuple(owner.dynamic_sizes)
+    return type(op), tuple(op.inputs), frozenset(op.properties.items()), op.init.type, sizes
+
+
 class TensorBuilder:
     """Inserts ops at one point that moves on; every method returns the new tensor."""
 
@@ -47,6 +55,7 @@ class TensorBuilder:
         """Its operator, for messages."""
         self._dims: dict[SSAValue, Dims] = {}
         self._constants: dict[Attribute, SSAValue] = {}
+        self._made: dict[object, SSAValue] = {}
 
     def error(self, cause: str, remedy: str | None = None) -> SpuError:
         """An error that names the node which is being lowered."""
@@ -92,7 +101,15 @@ class TensorBuilder:
         return value
 
     def emit(self, op: DestinationOp) -> SSAValue:
-        """Insert an op, verify it and return its first result."""
+        """
+        Insert an op, verify it and return its first result.
+
+        One of the VPU that an earlier op equals is that one, whichever node it came from.
+        """
+        key = _meaning(op) if isinstance(op, vpu.VpuOp) else None
+        if key is not None and key in self._made:
+            op.erase()
+            return self._made[key]
         op.attributes["layer"] = StringAttr(self.layer)
         try:
             op.verify()
@@ -101,6 +118,8 @@ class TensorBuilder:
         self.builder.insert(cast("Operation", op))
         for init, result in zip(op.inits, op.results, strict=True):
             self._dims[result] = self._dims[init]
+        if key is not None:
+            self._made[key] = op.results[0]
         return op.results[0]
 
     # Dims
@@ -133,32 +152,45 @@ class TensorBuilder:
 
     # vpu
 
+    def unexpanded(self, x: SSAValue) -> SSAValue:
+        """What an expanded tensor was before: an op that broadcasts takes that as well."""
+        return x.owner.x if isinstance(x.owner, vpu.ExpandOp) else x
+
     def unary(self, fn: UnaryFn, x: SSAValue) -> SSAValue:
-        """`vpu.unary fn`."""
+        """`vpu.unary fn`; what is expanded is so after it."""
+        dims, x = self.dims(x), self.unexpanded(x)
         init = self.empty(self.dims(x), element_of(x))
-        return self.emit(vpu.UnaryOp(x, init, {"fn": vpu.UnaryFnAttr(fn)}))
+        return self.expand(self.emit(vpu.UnaryOp(x, init, {"fn": vpu.UnaryFnAttr(fn)})), dims)
 
     def binary(self, fn: BinaryFn, a: SSAValue, b: SSAValue) -> SSAValue:
-        """`vpu.binary fn`, broadcast."""
+        """`vpu.binary fn`, broadcast; what is expanded is so after it."""
+        dims = self.broadcast(self.dims(a), self.dims(b))
+        a, b = self.unexpanded(a), self.unexpanded(b)
         element = i1 if fn.compares else element_of(a)
         init = self.empty(self.broadcast(self.dims(a), self.dims(b)), element)
-        return self.emit(vpu.BinaryOp(fn, a, b, init))
+        return self.expand(self.emit(vpu.BinaryOp(fn, a, b, init)), dims)
 
     def select(self, condition: SSAValue, a: SSAValue, b: SSAValue) -> SSAValue:
-        """`vpu.select`, broadcast."""
+        """`vpu.select`, broadcast; what is expanded is so after it."""
         dims = self.broadcast(self.dims(condition), self.dims(a), self.dims(b))
-        return self.emit(vpu.SelectOp(condition, a, b, self.empty(dims, element_of(a))))
+        condition, a, b = map(self.unexpanded, (condition, a, b))
+        init = self.empty(
+            self.broadcast(self.dims(condition), self.dims(a), self.dims(b)), element_of(a)
+        )
+        return self.expand(self.emit(vpu.SelectOp(condition, a, b, init)), dims)
 
     def cast(self, x: SSAValue, element: Attribute) -> SSAValue:
         """`vpu.cast`; x itself when it has that element type."""
         if element_of(x) == element:
             return x
-        return self.emit(vpu.CastOp(x, self.empty(self.dims(x), element)))
+        dims, x = self.dims(x), self.unexpanded(x)
+        return self.expand(self.emit(vpu.CastOp(x, self.empty(self.dims(x), element))), dims)
 
     def expand(self, x: SSAValue, dims: Sequence[Dim]) -> SSAValue:
         """`vpu.expand` to `dims`; x itself when it has them."""
         if self.dims(x) == tuple(dims):
             return x
+        x = self.unexpanded(x)
         self.same_all(self.broadcast(self.dims(x), tuple(dims)), dims, "the expanded dims")
         return self.emit(vpu.ExpandOp(x, self.empty(dims, element_of(x))))
 

@@ -36,11 +36,13 @@ from spu_ir.dialects.types import (
     shape_of,
     ui8,
 )
+from spu_ir.dialects.vpu import BinaryFn
 from spu_ir.dialects.weights import WeightStore, constant_array
 from spu_ir.errors import SpuError
 
 from .builder import TensorBuilder
-from .dims import Dim
+from .dims import Dim, Extent
+from .grids import Grid, of_array, of_items
 
 Symbols: TypeAlias = np.ndarray[Any, np.dtype[np.object_]]
 """An integer or bool tensor known at compile time: an object array of int, bool and `Extent`."""
@@ -92,8 +94,8 @@ class Lowering(TensorBuilder):
     One forward walk over a function.
 
     Every ONNX value is one or more of: a lowered tensor, a constant, symbols (an integer tensor
-    whose elements are known, or known to be extents). Tensors of the last two kinds are made only
-    when an op needs them as data.
+    whose elements are known, or known to be extents), a grid (one whose elements follow from their
+    places). Tensors of the last three kinds are made only when an op needs them as data.
     """
 
     def __init__(self, store: WeightStore, function: FuncOp, point: InsertPoint):
@@ -101,6 +103,7 @@ class Lowering(TensorBuilder):
         self._values: dict[SSAValue, SSAValue] = {}
         self._known: dict[SSAValue, Constant] = {}
         self._symbols: dict[SSAValue, Symbols] = {}
+        self._grids: dict[SSAValue, Grid | None] = {}
         self._open_arguments(function)
 
     def _open_arguments(self, function: FuncOp) -> None:
@@ -158,6 +161,10 @@ class Lowering(TensorBuilder):
         else:
             self._symbols[value] = symbols
 
+    def bind_grid(self, value: SSAValue, grid: Grid) -> None:
+        """An ONNX value is an integer or bool tensor whose elements follow from their places."""
+        self._grids[value] = grid
+
     # Reading operands
 
     def tensor(self, value: SSAValue | None) -> SSAValue:
@@ -168,7 +175,9 @@ class Lowering(TensorBuilder):
             if value in self._known:
                 lowered = self._constant_tensor(value)
             elif value in self._symbols:
-                lowered = self._symbols_tensor(value, self._symbols[value])
+                lowered = self._symbols_tensor(onnx_element(value), self._symbols[value])
+            elif (grid := self._grids.get(value)) is not None:
+                lowered = self.grid_tensor(grid, self.element(value))
             else:
                 raise self.error("an input has not been lowered")
             self._values[value] = lowered
@@ -181,8 +190,7 @@ class Lowering(TensorBuilder):
             raise self.error(f"a constant has the element type {element_type(array.dtype)}")
         return self.constant(array)
 
-    def _symbols_tensor(self, value: SSAValue, symbols: Symbols) -> SSAValue:
-        element = onnx_element(value)
+    def _symbols_tensor(self, element: Attribute, symbols: Symbols) -> SSAValue:
         items: list[SSAValue] = []
         for item in symbols.reshape(-1):
             index = self.extents.value(item)
@@ -200,6 +208,9 @@ class Lowering(TensorBuilder):
                 return array.shape
             if value in self._symbols:
                 return self._symbols[value].shape
+            grid = self._grids.get(value)
+            if grid is not None:
+                return grid.dims
         return self.dims(self.tensor(value))
 
     def raw(self, value: SSAValue | None) -> Constant | None:
@@ -230,6 +241,53 @@ class Lowering(TensorBuilder):
     def symbols(self, value: SSAValue | None) -> Symbols | None:
         """The elements of an integer or bool tensor where they are known, else None."""
         return None if value is None else self._symbols.get(value)
+
+    def grid(self, value: SSAValue | None) -> Grid | None:
+        """The grid that an integer or bool tensor is, None where it is none."""
+        if value is None:
+            return None
+        if value not in self._grids:
+            symbols, constant = self._symbols.get(value), self._known.get(value)
+            if symbols is not None:
+                self._grids[value] = of_items(symbols)
+            elif isinstance(constant, np.ndarray):
+                self._grids[value] = of_array(constant)
+        return self._grids.get(value)
+
+    def grid_tensor(self, grid: Grid, element: Attribute) -> SSAValue:
+        """The tensor of a grid, in an integer type or i1."""
+        dtype = numpy_dtype(element)
+        if isinstance(grid.offset, bool):
+            return self.expand(self.constant(np.array(grid.offset, dtype)), grid.dims)
+        total: SSAValue | None = None
+        if isinstance(grid.offset, Extent) or grid.offset or not grid.axes:
+            total = self._number_tensor(grid.offset, element)
+        for axis in grid.axes:
+            step = grid.steps[axis]
+            number = step if isinstance(step, int) else 1
+            column = self._column(grid.dims[axis], number, dtype)
+            column = self.reshape(column, (grid.dims[axis], *[1] * (len(grid.dims) - 1 - axis)))
+            if isinstance(step, Extent):
+                column = self.binary(BinaryFn.MUL, column, self._number_tensor(step, element))
+            total = column if total is None else self.binary(BinaryFn.ADD, total, column)
+        assert total is not None
+        return self.expand(total, grid.dims)
+
+    def _column(self, dim: Dim, step: int, dtype: np.dtype[Any]) -> SSAValue:
+        """0, step, ..., `dim` of them: a constant of the greatest length, cut at run time."""
+        most = self.extents.bound(dim)[1]
+        if most is None:
+            raise self.error("its length has no bound", "give one in shapes={'name': (1, 512)}")
+        values = self.constant((np.arange(most) * step).astype(dtype))
+        return self.slice(values, [0], [1], [dim]) if isinstance(dim, Extent) else values
+
+    def _number_tensor(self, number: Dim, element: Attribute) -> SSAValue:
+        """A tensor of rank 0."""
+        if isinstance(number, int):
+            return self.constant(np.array(number, numpy_dtype(element)))
+        symbols: Symbols = np.empty((), object)
+        symbols[()] = number
+        return self._symbols_tensor(element, symbols)
 
     def dims_from(self, value: SSAValue | None, what: str) -> list[Dim]:
         """The elements of a rank-1 integer tensor; an error where they depend on data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ from spu_ir.dialects.onnx import OnnxOp
 from spu_ir.dialects.weights import INLINE_ELEMENTS
 
 from .context import Constant, Lowering, Quantised
-from .dims import Dim, Extent, add, exact_quotient, multiply, product, subtract
+from .dims import Dim, add, exact_quotient, multiply, product, subtract
 
 MAX_FILLED = 1 << 27
 """A filled tensor of up to this many elements may be the weight of a product."""
@@ -32,7 +33,8 @@ def _reshaped(ctx: Lowering, op: OnnxOp, dims: Sequence[Dim]) -> SSAValue | Cons
     return ctx.reshape(x, dims)
 
 
-def _reshape(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
+def reshape_target(ctx: Lowering, op: OnnxOp) -> list[Dim]:
+    """The dims of a Reshape's result."""
     old = ctx.operand_dims(op.input(0))
     target = ctx.dims_from(op.input(1), "the target shape")
     keep_zero = bool(op.int_value("allowzero"))
@@ -54,13 +56,14 @@ def _reshape(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
                 "give extents that must be equal one name, or a number in shapes",
             )
         dims[axis] = found
-    return _reshaped(ctx, op, dims)
+    return dims
 
 
-def _flatten(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
+def flattened(ctx: Lowering, op: OnnxOp) -> list[Dim]:
+    """The dims of a Flatten's result."""
     dims, axis = ctx.operand_dims(op.input(0)), op.int_value("axis")
     axis = axis + len(dims) if axis < 0 else axis
-    return _reshaped(ctx, op, (product(dims[:axis]), product(dims[axis:])))
+    return [product(dims[:axis]), product(dims[axis:])]
 
 
 def squeezed(ctx: Lowering, op: OnnxOp) -> list[Dim]:
@@ -85,12 +88,10 @@ def unsqueezed(ctx: Lowering, op: OnnxOp) -> list[Dim]:
     return dims
 
 
-def _squeeze(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
-    return _reshaped(ctx, op, squeezed(ctx, op))
-
-
-def _unsqueeze(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
-    return _reshaped(ctx, op, unsqueezed(ctx, op))
+def _to(
+    dims: Callable[[Lowering, OnnxOp], Sequence[Dim]], ctx: Lowering, op: OnnxOp
+) -> SSAValue | Constant:
+    return _reshaped(ctx, op, dims(ctx, op))
 
 
 def _transpose(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
@@ -197,31 +198,14 @@ def _take(ctx: Lowering, x: SSAValue, axis: int, start: int, length: Dim, step: 
     return ctx.slice(x, starts, steps, dims)
 
 
-def _gather(ctx: Lowering, op: OnnxOp) -> SSAValue:
-    constant, indices = ctx.raw(op.input(0)), ctx.known(op.input(1))
-    axis = ctx.axis(op.int_value("axis"), len(ctx.operand_dims(op.input(0))))
-    if isinstance(constant, Quantised) and not constant.scale.ndim:
-        # Integers are gathered, so that the table stays as small as the model has it.
-        rows = ctx.gather(ctx.constant(constant.values), ctx.tensor(op.input(1)), axis)
-        scale = ctx.constant(np.asarray(constant.scale, np.float32))
-        zero = ctx.constant(constant.zero.astype(constant.values.dtype))
-        return ctx.dequantise(rows, scale, zero, -1)
-    x = ctx.tensor(op.input(0))
-    dims = ctx.dims(x)
-    if indices is not None and indices.ndim == 0:
-        index, extent = int(indices), dims[axis]
-        if index < 0 and isinstance(extent, int):
-            index += extent
-        if index >= 0 and ctx.extents.at_most(index + 1, extent):
-            one = _take(ctx, x, axis, index, 1, 1)
-            return ctx.reshape(one, (*dims[:axis], *dims[axis + 1 :]))
-    return ctx.gather(x, ctx.tensor(op.input(1)), axis)
+def expanded(ctx: Lowering, op: OnnxOp) -> tuple[Dim, ...]:
+    """The dims of an Expand's result."""
+    target = tuple(ctx.dims_from(op.input(1), "the target shape"))
+    return ctx.broadcast(ctx.operand_dims(op.input(0)), target)
 
 
 def _expand(ctx: Lowering, op: OnnxOp) -> SSAValue:
-    x = ctx.tensor(op.input(0))
-    target = tuple(ctx.dims_from(op.input(1), "the target shape"))
-    return ctx.expand(x, ctx.broadcast(ctx.dims(x), target))
+    return ctx.expand(ctx.tensor(op.input(0)), expanded(ctx, op))
 
 
 def _tile(ctx: Lowering, op: OnnxOp) -> SSAValue:
@@ -310,22 +294,15 @@ def _constant_of_shape(ctx: Lowering, op: OnnxOp) -> SSAValue | Constant:
 
 
 def _range(ctx: Lowering, op: OnnxOp) -> SSAValue:
-    """A constant, as long as the bound of its limit allows, cut at run time."""
-    start, limit, step = (
-        ctx.dims_from(x, what)[0]
-        for x, what in zip(op.operands, ("start", "limit", "delta"), strict=True)
+    """Every range that compiles is a grid (see `positions`): say why this one is not."""
+    for value, what in zip(op.operands, ("start", "limit"), strict=False):
+        ctx.dims_from(value, what)
+    if not any(ctx.integers_from(op.input(2), "delta")):
+        raise ctx.error("delta must not be 0")
+    raise ctx.error(
+        "whether its limit lies before its start depends on a run-time extent",
+        "narrow the bounds of the extents in shapes, as in shapes={'name': (1, 128)}",
     )
-    if not isinstance(start, int) or not isinstance(step, int) or step < 1:
-        raise ctx.error("start and a positive delta must be known at compile time")
-    span = subtract(limit, start)
-    length = span if step == 1 else ctx.extents.divide(add(span, step - 1), step)
-    most = ctx.extents.bound(length)[1]
-    if most is None:
-        raise ctx.error("its length has no bound", "give one in shapes={'name': (1, 512)}")
-    values = ctx.constant_in(np.arange(most) * step + start, op.results[0])
-    if isinstance(length, Extent):
-        return ctx.slice(values, [0], [1], [length])
-    return values
 
 
 def _depth_to_space(ctx: Lowering, op: OnnxOp) -> SSAValue:
@@ -359,16 +336,15 @@ LOWERINGS: dict[str, LowerFn] = {
     "ConstantOfShape": _constant_of_shape,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
-    "Flatten": _flatten,
-    "Gather": _gather,
+    "Flatten": partial(_to, flattened),
     "Pad": _pad,
     "Range": _range,
-    "Reshape": _reshape,
+    "Reshape": partial(_to, reshape_target),
     "Slice": _slice,
     "SpaceToDepth": _space_to_depth,
     "Split": _split,
-    "Squeeze": _squeeze,
+    "Squeeze": partial(_to, squeezed),
     "Tile": _tile,
     "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
+    "Unsqueeze": partial(_to, unsqueezed),
 }

@@ -172,13 +172,28 @@ def _mod(ctx: Lowering, op: OnnxOp) -> SSAValue:
     return remainder(ctx.binary(BinaryFn.ADD, rest, divisor))
 
 
+def _junction(fn: BinaryFn, ctx: Lowering, op: OnnxOp) -> SSAValue:
+    """And and Or: an operand that is known, and does not decide alone, is left out."""
+    dims = ctx.broadcast(*(ctx.operand_dims(x) for x in op.operands))
+    grids = [ctx.grid(x) for x in op.operands]
+    open_ = [
+        ctx.tensor(x)
+        for x, grid in zip(op.operands, grids, strict=True)
+        if grid is None or grid.uniform is None
+    ]
+    return ctx.expand(reduce(partial(ctx.binary, fn), open_), dims)
+
+
 def _xor(ctx: Lowering, op: OnnxOp) -> SSAValue:
     return ctx.unary(UnaryFn.NOT, _binary(BinaryFn.EQUAL, ctx, op))
 
 
 def _where(ctx: Lowering, op: OnnxOp) -> SSAValue:
-    condition, a, b = (ctx.tensor(x) for x in op.operands)
-    return ctx.select(condition, a, b)
+    condition = ctx.grid(op.input(0))
+    if condition is not None and isinstance(condition.uniform, bool):
+        chosen = ctx.tensor(op.input(1 if condition.uniform else 2))
+        return ctx.expand(chosen, ctx.broadcast(*(ctx.operand_dims(x) for x in op.operands)))
+    return ctx.select(*(ctx.tensor(x) for x in op.operands))
 
 
 def _cast(ctx: Lowering, op: OnnxOp) -> SSAValue:
@@ -254,14 +269,14 @@ _BINARY = {
     "LessOrEqual": BinaryFn.LESS_OR_EQUAL,
     "Greater": BinaryFn.GREATER,
     "GreaterOrEqual": BinaryFn.GREATER_OR_EQUAL,
-    "And": BinaryFn.AND,
-    "Or": BinaryFn.OR,
 }
+_JUNCTIONS = {"And": BinaryFn.AND, "Or": BinaryFn.OR}
 _VARIADIC = {"Min": BinaryFn.MIN, "Max": BinaryFn.MAX, "Sum": BinaryFn.ADD}
 
 LOWERINGS: dict[str, LowerFn] = {
     **{name: partial(_unary, fn) for name, fn in _UNARY.items()},
     **{name: partial(_binary, fn) for name, fn in _BINARY.items()},
+    **{name: partial(_junction, fn) for name, fn in _JUNCTIONS.items()},
     **{name: partial(_variadic, fn) for name, fn in _VARIADIC.items()},
     "BatchNormalization": _batch_norm,
     "Cast": _cast,

@@ -14,6 +14,7 @@ from spu_ir.dialects.onnx import OnnxOp
 from spu_ir.dialects.spu import integers
 from spu_ir.dialects.types import element_of, shape_of
 from spu_ir.dialects.vpu import BinaryFn
+from spu_ir.transforms.rewriting import constant_of
 
 from .context import Constant, Lowering, Quantised
 from .dims import Dim
@@ -284,18 +285,29 @@ def _merge_heads(ctx: Lowering, x: SSAValue) -> SSAValue:
 
 
 def _mask(ctx: Lowering, value: SSAValue | None, full: Sequence[Dim]) -> SSAValue | None:
-    """A mask as four axes of f32 that are added to the scores."""
+    """
+    A mask as four axes of f32 that are added to the scores, with 1 where it is the same for all.
+
+    None where nothing is masked.
+    """
     if value is None:
         return None
+    grid = ctx.grid(value)
+    if grid is not None and grid.uniform is True:
+        return None
     mask = ctx.tensor(value)
+    dims = ctx.dims(mask)
+    for dim, extent in zip(dims, full[4 - len(dims) :], strict=True):
+        if dim != 1:
+            ctx.same(dim, extent, "the dims of the mask and the scores")
+    mask = ctx.unexpanded(mask)
+    array = constant_of(mask, ctx.store)
+    if array is not None and array.dtype == np.float32 and not array.any():
+        return None
     if element_of(mask) == i1:
         mask = ctx.select(mask, ctx.scalar(0.0), ctx.scalar(MASKED))
     dims = ctx.dims(mask)
-    mask = ctx.reshape(mask, (*[1] * (4 - len(dims)), *dims))
-    for dim, extent in zip(ctx.dims(mask), full, strict=True):
-        if dim != 1:
-            ctx.same(dim, extent, "the dims of the mask and the scores")
-    return mask
+    return ctx.reshape(mask, (*[1] * (4 - len(dims)), *dims))
 
 
 LOWERINGS: dict[str, LowerFn] = {

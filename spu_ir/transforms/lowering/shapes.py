@@ -44,6 +44,20 @@ def _known(ctx: Lowering, op: OnnxOp, index: int) -> Symbols:
     return symbols
 
 
+def _integers(ctx: Lowering, value: SSAValue | None) -> list[int]:
+    items = [] if value is None else list(_known_items(ctx, value))
+    if not all(isinstance(item, int) for item in items):
+        raise Unknown
+    return cast("list[int]", items)
+
+
+def _known_items(ctx: Lowering, value: SSAValue) -> Symbols:
+    symbols = ctx.symbols(value)
+    if symbols is None:
+        raise Unknown
+    return symbols.reshape(-1)
+
+
 def _shape(ctx: Lowering, op: OnnxOp) -> Symbols:
     dims = ctx.operand_dims(op.input(0))
     end = op.value("end")
@@ -67,11 +81,11 @@ def _gather(ctx: Lowering, op: OnnxOp) -> Symbols:
 
 def _slice(ctx: Lowering, op: OnnxOp) -> Symbols:
     x = _known(ctx, op, 0)
-    starts, ends = (ctx.integers_from(op.input(i), w) for i, w in ((1, "starts"), (2, "ends")))
+    starts, ends = (_integers(ctx, op.input(i)) for i in (1, 2))
     axes = list(range(x.ndim))[: len(starts)]
     if op.input(3) is not None:
-        axes = [ctx.axis(axis, x.ndim) for axis in ctx.integers_from(op.input(3), "axes")]
-    steps = [1] * len(starts) if op.input(4) is None else ctx.integers_from(op.input(4), "steps")
+        axes = [ctx.axis(axis, x.ndim) for axis in _integers(ctx, op.input(3))]
+    steps = [1] * len(starts) if op.input(4) is None else _integers(ctx, op.input(4))
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         # numpy has no end before the first element; ONNX writes it as a very small one.
@@ -90,12 +104,12 @@ def _split(ctx: Lowering, op: OnnxOp) -> list[Symbols]:
     axis = ctx.axis(op.int_value("axis"), x.ndim)
     if op.input(1) is None:
         raise Unknown
-    sizes = ctx.integers_from(op.input(1), "split")
+    sizes = _integers(ctx, op.input(1))
     return np.split(x, np.cumsum(sizes)[:-1], axis)
 
 
 def _reshape(ctx: Lowering, op: OnnxOp) -> Symbols:
-    return _known(ctx, op, 0).reshape(ctx.integers_from(op.input(1), "the target shape"))
+    return _known(ctx, op, 0).reshape(_integers(ctx, op.input(1)))
 
 
 def _to_dims(dims: Callable[[Lowering, OnnxOp], list[Dim]], ctx: Lowering, op: OnnxOp) -> Symbols:
