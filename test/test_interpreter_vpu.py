@@ -213,6 +213,21 @@ def test_reductions(fn: str, axes: tuple[int, ...], keep: bool) -> None:
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_running_sums(exclusive: bool, reverse: bool) -> None:
+    x = np.array([[3, 1, -4], [2**62, 2**62, 0]], np.int64)
+    flags = f"{{exclusive = {str(exclusive).lower()}, reverse = {str(reverse).lower()}}}"
+    (y,) = both(f"vpu.cumsum %x into %0 {flags} : $x, $0", {"x": x}, (x.shape, np.int64))
+    expected = {
+        (False, False): [[3, 4, 0], [2**62, -(2**63), -(2**63)]],
+        (True, False): [[0, 3, 4], [0, 2**62, -(2**63)]],
+        (False, True): [[0, -3, -4], [-(2**63), 2**62, 0]],
+        (True, True): [[-3, -4, 0], [2**62, 0, 0]],
+    }
+    np.testing.assert_array_equal(y, expected[exclusive, reverse])
+
+
 def test_softmax_and_normalisation() -> None:
     x, g, b = f32(3, 21) * 4, f32(21, seed=1), f32(21, seed=2)
     wide = x.astype(np.float64)

@@ -266,6 +266,11 @@ def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
         want, want_scale = golden.quantise_rows(x)
         assert_same_bits(q, want)
         assert_same_bits(row_scale, np.reshape(want_scale, 1))
+        for zero in (0, 1, 40, 127):
+            c.call("test_vpu_quantise_row_from_f32", x, q, row_scale, n, np.int32(zero))
+            want, want_scale = golden.quantise_rows(x, zero)
+            assert_same_bits(q, want)
+            assert_same_bits(row_scale, np.reshape(want_scale, 1))
 
 
 @given(n=sizes, seed=seeds, special=st.booleans(), zero=st.integers(-128, 127))
@@ -441,14 +446,32 @@ def test_indices_and_sums(c: Device, n: int, stride: int, seed: int) -> None:
         assert c.call(function, x, n, stride, np.int32(0), returns=np.int64) == first(own)
         last = n - 1 - first(own[::-1])
         assert c.call(function, x, n, stride, np.int32(1), returns=np.int64) == last
-    for exclusive in (0, 1):
-        for reverse in (0, 1):
-            y = np.zeros_like(x)
-            flags = np.int32(exclusive), np.int32(reverse)
-            c.call("test_vpu_cumsum_f32", x, y, n, stride, *flags)
-            ordered = own[::-1] if reverse else own
-            want = np.cumsum(ordered, dtype=np.float32) - (ordered if exclusive else 0)
-            assert_same_bits(y[::stride] + 0.0, (want[::-1] if reverse else want) + 0.0)
+
+
+@given(
+    n=st.integers(1, 40),
+    stride=st.integers(1, 3),
+    exclusive=st.booleans(),
+    reverse=st.booleans(),
+    seed=seeds,
+)
+def test_running_sums(
+    c: Device, n: int, stride: int, exclusive: bool, reverse: bool, seed: int
+) -> None:
+    flags = np.int32(exclusive), np.int32(reverse)
+    wild = floats(seed, n * stride, special=True)
+    random = np.random.default_rng(seed)
+    top = np.iinfo(np.int64).max
+    cases = (
+        ("f32", wild),
+        ("i32", random.integers(-(2**31), 2**31, n * stride, np.int32)),
+        ("i64", random.integers(-top, top, n * stride, np.int64)),
+    )
+    for name, x in cases:
+        y = np.zeros_like(x)
+        c.call(f"test_vpu_cumsum_{name}", x, y, n, stride, *flags)
+        want = golden.cumsum(x[::stride], exclusive=exclusive, reverse=reverse)
+        assert_same_bits(np.ascontiguousarray(y[::stride]), np.ascontiguousarray(want))
 
 
 # ---- products of activations

@@ -17,6 +17,7 @@ from spu_ir.dialects.vpu import (
     BinaryFn,
     BinaryOp,
     CastOp,
+    CumsumOp,
     DequantiseOp,
     ExpandOp,
     GatherOp,
@@ -351,6 +352,19 @@ def _softmax(_: Printer, scope: Scope, op: Operation) -> None:
     )
 
 
+def _cumsum(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, CumsumOp)
+    x, out = scope.view(op.x), scope.view(op.init)
+    element = {"float32": "f32", "int32": "i32", "int64": "i64"}[name_of(x)]
+    flags = f"{op.exclusive.value.data & 1}, {op.reverse.value.data & 1}"
+    _rows(
+        scope,
+        [x, out],
+        lambda p, n: scope.line(f"vpu_cumsum_{element}({p[0]}, {p[1]}, {n}, 1, {flags});"),
+        "cumsum",
+    )
+
+
 def _layer_norm(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, LayerNormOp)
     gamma = scope.view(op.gamma).pointer
@@ -536,6 +550,7 @@ VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     TransposeOp: _transpose,
     FillOp: _fill,
     SoftmaxOp: _softmax,
+    CumsumOp: _cumsum,
     LayerNormOp: _layer_norm,
     QuantiseRowsOp: _quantise_rows,
     ReduceOp: _reduce,

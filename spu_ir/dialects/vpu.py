@@ -49,6 +49,7 @@ from .vpu_movement import (
     TransposeOp,
 )
 from .vpu_quantise import DequantiseOp, QuantiseOp, QuantiseRowsOp, ScaledOp, TableOp
+from .vpu_scan import CumsumOp
 
 
 class UnaryFn(StrEnum):
@@ -401,6 +402,7 @@ Vpu = Dialect(
         GatherOp,
         ReduceOp,
         SoftmaxOp,
+        CumsumOp,
         LayerNormOp,
         PoolOp,
         QuantiseOp,
@@ -417,6 +419,7 @@ __all__ = [
     "BinaryOp",
     "CastOp",
     "ConcatOp",
+    "CumsumOp",
     "DequantiseOp",
     "ExpandOp",
     "GatherOp",

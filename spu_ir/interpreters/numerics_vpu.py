@@ -367,6 +367,16 @@ def softmax(x: F32) -> F32:
 
 
 @quiet
+def cumsum(x: F32, *, exclusive: bool, reverse: bool) -> F32:
+    """Running sums of float32 or integers along the last axis, one by one from 0."""
+    ordered = x[..., ::-1] if reverse else x
+    start = np.zeros((*x.shape[:-1], 1), x.dtype)
+    sums = np.cumsum(np.concatenate([start, ordered], -1), -1, dtype=x.dtype)
+    sums = sums[..., :-1] if exclusive else sums[..., 1:]
+    return sums[..., ::-1] if reverse else sums
+
+
+@quiet
 def softmax_strided(x: F32) -> F32:
     """Softmax over the first axis, its sum taken in order."""
     e = exp(x - reduce_strided(x, "max"))

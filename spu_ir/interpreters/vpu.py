@@ -16,6 +16,7 @@ from spu_ir.dialects.vpu import (
     BinaryOp,
     CastOp,
     ConcatOp,
+    CumsumOp,
     DequantiseOp,
     ExpandOp,
     GatherOp,
@@ -176,6 +177,11 @@ class VpuFunctions(InterpreterFunctions):
     def run_softmax(self, _: Interpreter, op: SoftmaxOp, args: PythonValues) -> PythonValues:
         fn = vpu.log_softmax if op.log.value.data else vpu.softmax
         return deliver(op, args, fn(args[0]))
+
+    @impl(CumsumOp)
+    def run_cumsum(self, _: Interpreter, op: CumsumOp, args: PythonValues) -> PythonValues:
+        exclusive, reverse = bool(op.exclusive.value.data), bool(op.reverse.value.data)
+        return deliver(op, args, vpu.cumsum(args[0], exclusive=exclusive, reverse=reverse))
 
     @impl(LayerNormOp)
     def run_layer_norm(self, _: Interpreter, op: LayerNormOp, args: PythonValues) -> PythonValues:

@@ -15,6 +15,7 @@ from spu_ir.dialects.types import shape_of
 from spu_ir.dialects.vpu import (
     BinaryOp,
     CastOp,
+    CumsumOp,
     DequantiseOp,
     ExpandOp,
     GatherOp,
@@ -117,8 +118,9 @@ def _transpose(op: TransposeOp) -> Rule:
     )
 
 
-@rule_of.register
-def _softmax(op: SoftmaxOp) -> Rule:
+@rule_of.register(SoftmaxOp)
+@rule_of.register(CumsumOp)
+def _last_axis(op: SoftmaxOp | CumsumOp) -> Rule:
     rows = len(shape_of(op.init)) - 1
     return Rule(op.init, range(rows), [leading(op.x, rows), leading(op.init, rows)])
 

@@ -140,6 +140,9 @@ EXPORT(vpu_layer_norm_f32,
        (x, gamma, beta, y, n, eps))
 EXPORT(vpu_rms_norm_f32, (const float *x, const float *gamma, float *y, int64_t n, float eps),
        (x, gamma, y, n, eps))
+EXPORT(vpu_quantise_row_from_f32,
+       (const float *x, uint8_t *q, float *scale, int64_t n, int32_t zero),
+       (x, q, scale, n, zero))
 EXPORT(vpu_quantise_row_f32, (const float *x, uint8_t *q, float *scale, int64_t n),
        (x, q, scale, n))
 EXPORT(vpu_minmax_f32, (const float *x, int64_t n, float *low, float *high), (x, n, low, high))
@@ -217,6 +220,12 @@ int64_t test_vpu_argmin_f32(const float *x, int64_t n, int64_t stride, int last)
 }
 EXPORT(vpu_cumsum_f32,
        (const float *x, float *y, int64_t n, int64_t stride, int exclusive, int reverse),
+       (x, y, n, stride, exclusive, reverse))
+EXPORT(vpu_cumsum_i32,
+       (const int32_t *x, int32_t *y, int64_t n, int64_t stride, int exclusive, int reverse),
+       (x, y, n, stride, exclusive, reverse))
+EXPORT(vpu_cumsum_i64,
+       (const int64_t *x, int64_t *y, int64_t n, int64_t stride, int exclusive, int reverse),
        (x, y, n, stride, exclusive, reverse))
 
 EXPORT(spu_attention_f32,

@@ -183,17 +183,21 @@ static inline int64_t vpu_argmin_f32(const float *x, int64_t n, int64_t stride, 
   return best;
 }
 
-/* y[i] = x[0] + ... + x[i], in order from 0.0f; elements `stride` apart on both sides.
+/* y[i] = x[0] + ... + x[i], in order from 0; integers wrap; elements `stride` apart on both sides.
  * exclusive leaves x[i] itself out; reverse goes from the last element down. */
-static inline void vpu_cumsum_f32(const float *x, float *y, int64_t n, int64_t stride,
-                                  const int exclusive, const int reverse) {
-  float sum = 0.0f;
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t at = (reverse ? n - 1 - i : i) * stride;
-    const float next = sum + x[at];
-    y[at] = exclusive ? sum : next;
-    sum = next;
+#define VPU_CUMSUM(NAME, TYPE, SUM)                                                               \
+  static inline void NAME(const TYPE *x, TYPE *y, int64_t n, int64_t stride, const int exclusive, \
+                          const int reverse) {                                                    \
+    SUM sum = 0;                                                                                  \
+    for (int64_t i = 0; i < n; i++) {                                                             \
+      const int64_t at = (reverse ? n - 1 - i : i) * stride;                                      \
+      const SUM next = sum + (SUM)x[at];                                                          \
+      y[at] = (TYPE)(exclusive ? sum : next);                                                     \
+      sum = next;                                                                                 \
+    }                                                                                             \
   }
-}
+VPU_CUMSUM(vpu_cumsum_f32, float, float)
+VPU_CUMSUM(vpu_cumsum_i32, int32_t, uint32_t)
+VPU_CUMSUM(vpu_cumsum_i64, int64_t, uint64_t)
 
 #endif

@@ -265,6 +265,11 @@ class TensorBuilder:
         init = self.empty(self.dims(x), element_of(x))
         return self.emit(vpu.SoftmaxOp(x, init, {"log": IntegerAttr.from_bool(log)}))
 
+    def cumsum(self, x: SSAValue, exclusive: bool = False, reverse: bool = False) -> SSAValue:
+        """`vpu.cumsum` along the last axis."""
+        init = self.empty(self.dims(x), element_of(x))
+        return self.emit(vpu.CumsumOp(x, init, exclusive=exclusive, reverse=reverse))
+
     def layer_norm(
         self,
         x: SSAValue,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from xdsl.dialects.builtin import f32
+from xdsl.dialects.builtin import f32, i32, i64
 from xdsl.ir import SSAValue
 
 from spu_ir.dialects.onnx import OnnxOp
@@ -79,6 +79,20 @@ def _softmax(log: bool, ctx: Lowering, op: OnnxOp) -> SSAValue:
     perm = list(range(rank))
     perm[axis], perm[-1] = perm[-1], perm[axis]
     return ctx.transpose(ctx.softmax(ctx.transpose(x, perm), log), perm)
+
+
+def _cumsum(ctx: Lowering, op: OnnxOp) -> SSAValue:
+    x = ctx.tensor(op.input(0))
+    if element_of(x) not in (f32, i32, i64):
+        raise ctx.error(f"running sums of {element_of(x)} have no lowering", "cast to i64 first")
+    rank = len(ctx.dims(x))
+    axis = ctx.axis(int(ctx.number(op.input(1), "axis", 0)), rank)
+    if not rank:
+        raise ctx.error("a running sum needs an operand of at least one axis")
+    perm = list(range(rank))
+    perm[axis], perm[-1] = perm[-1], perm[axis]
+    exclusive, reverse = bool(op.int_value("exclusive")), bool(op.int_value("reverse"))
+    return ctx.transpose(ctx.cumsum(ctx.transpose(x, perm), exclusive, reverse), perm)
 
 
 def _parameter(
@@ -226,6 +240,7 @@ def _lrn(ctx: Lowering, op: OnnxOp) -> SSAValue:
 
 LOWERINGS: dict[str, LowerFn] = {
     "AveragePool": partial(_pool, PoolFn.AVG),
+    "CumSum": _cumsum,
     "GlobalAveragePool": partial(_global_pool, ReduceFn.MEAN),
     "GlobalMaxPool": partial(_global_pool, ReduceFn.MAX),
     "GroupNormalization": _group_normalization,
