@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -23,6 +23,7 @@ from spu_ir.transforms.rewriting import (
     dims_of,
     empty_of,
     is_constant,
+    is_kept_bf16,
     rebuilt,
     users_of,
 )
@@ -79,28 +80,37 @@ class ConvertBf16Pass(ModulePass):
     Round activations and weights of f32 products to bf16; sums and epilogues stay f32.
 
     With `chain`, an activation that only products read is stored as bf16 by the product that
-    yields it: one rounding either way.
+    yields it: one rounding either way. With `marked`, only the products that `choose-precision`
+    marked are converted.
     """
 
     name = "convert-bf16"
     preserves: ClassVar[str] = "lossy(1e-3)"
 
     chain: bool = True
+    marked: bool = False
+
+    def converts(self, op: Operation) -> TypeGuard[EpilogueOp]:
+        """Whether `op` becomes a product of bf16."""
+        return (
+            isinstance(op, EpilogueOp)
+            and element_of(op.x) == f32
+            and is_constant(op.weight)
+            and (is_kept_bf16(op) or not self.marked)
+        )
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         converter = Converter(store_of(ctx))
         for each in op.walk():
-            if (
-                isinstance(each, EpilogueOp)
-                and element_of(each.x) == f32
-                and is_constant(each.weight)
-            ):
+            if self.converts(each):
                 converter.convert(each)
         if self.chain:
             converter.store_bf16()
 
     def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:
         """`module` with the operands of its products rounded, all arithmetic in f32."""
-        from spu_ir.transforms.references import round_products_bf16
+        from spu_ir.transforms.references import f32_products, round_products_bf16
 
-        return round_products_bf16(module, store_of(ctx))
+        products = [op for op in f32_products(module) if self.converts(op)]
+        round_products_bf16(products, store_of(ctx))
+        return module

@@ -32,7 +32,7 @@ from spu_ir.transforms.tile import TilePass
 from spu_ir.transforms.unflatten_products import UnflattenProductsPass
 from spu_ir.transforms.upgrade_opset import UpgradeOpsetPass
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "int8", "mixed"]
 Passes = tuple[ModulePass, ...]
 
 CLEAN: Passes = (CanonicalizePass(), CommonSubexpressionElimination(), DeadCodeElimination())
@@ -73,7 +73,8 @@ def quantise(precision: Precision, activations: str = "auto") -> Passes:
     convert: dict[Precision, Passes] = {
         "fp32": (),
         "bf16": (ConvertBf16Pass(),),
-        "int8": (QuantisePass(mode=activations),),
+        "int8": (QuantisePass(mode=activations), ConvertBf16Pass(marked=True)),
+        "mixed": (QuantisePass(mode=activations), ConvertBf16Pass(marked=True)),
     }
     return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, EncodePass(), *CLEAN)
 

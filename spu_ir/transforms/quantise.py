@@ -37,6 +37,7 @@ from spu_ir.transforms.rewriting import (
     dims_of,
     empty_of,
     is_constant,
+    is_kept_bf16,
     layer_of,
 )
 
@@ -192,6 +193,7 @@ class Quantiser:
                 and use.operation is not quantised
                 and quantised.is_before_in_block(use.operation)
             ),
+                and not is_kept_bf16(use.operation)
         )
 
 
@@ -204,8 +206,13 @@ def label(source: Operation, *ops: Operation) -> None:
 
 
 def is_quantisable(op: Operation) -> bool:
-    """Whether `op` is an f32 product of an activation and a constant weight."""
-    return isinstance(op, EpilogueOp) and element_of(op.x) == f32 and is_constant(op.weight)
+    """Whether `op` is an f32 product of a constant weight that is not to be one of bf16."""
+    return (
+        isinstance(op, EpilogueOp)
+        and element_of(op.x) == f32
+        and is_constant(op.weight)
+        and not is_kept_bf16(op)
+    )
 
 
 def choose_static(products: Sequence[EpilogueOp], mode: str) -> list[EpilogueOp]:
@@ -241,7 +248,8 @@ class QuantisePass(ModulePass):
     `static` mode with a scale and zero point from their calibrated range, and once for all of
     their users; in `dynamic` mode each row at run time, which a convolution has no way to do: it
     stays f32. `auto` is static for convolutions, dynamic for matrix products, and static for both
-    in a calibrated network that has convolutions.
+    in a calibrated network that has convolutions. Products that `choose-precision` marked are
+    left, and see values as they were.
     """
 
     name = "quantise"
@@ -279,7 +287,8 @@ class QuantisePass(ModulePass):
         from spu_ir.transforms import references
 
         store = store_of(ctx)
-        products = references.f32_products(module)
+        kept = {op: tuple(op.operands) for op in module.walk() if is_kept_bf16(op)}
+        products = [op for op in references.f32_products(module) if op not in kept]
         static = choose_static(products, self.mode)
         read = [value for each in static for value in (each.x, each.residual) if value is not None]
         grids = shared_grids([value for value in dict.fromkeys(read) if needs_grid(value)])
@@ -294,6 +303,8 @@ class QuantisePass(ModulePass):
             references.round_value(value, float(scale), int(zero), store)
         return module
 
+        for op, operands in kept.items():
+            op.operands = operands
 
 def needs_grid(value: SSAValue) -> bool:
     """Whether `value` is an f32 activation that is not quantised already."""

@@ -145,6 +145,14 @@ def rounded_rows(x: SSAValue, store: WeightStore) -> SSAValue:
     peak, levels = f.row_peaks(), f.scalar(127.0)
     inverse = f.binary(BinaryFn.DIV, levels, peak, like=peak)
     scale = f.binary(BinaryFn.DIV, peak, levels, like=peak)
+    if zero != 128:
+        step = _reach(f, x, 255 - zero)
+        if zero:
+            down = f.binary(BinaryFn.MUL, x, f.scalar(-1.0))
+            step = f.binary(BinaryFn.MAX, step, _reach(f, down, zero), like=step)
+        inverse = f.binary(BinaryFn.DIV, f.scalar(1.0), step, like=step)
+        levels = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
+        return f.binary(BinaryFn.MUL, levels, step)
     whole = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
     return f.binary(BinaryFn.MUL, whole, scale)
 
@@ -173,12 +181,11 @@ def rounded_bf16(x: SSAValue, store: WeightStore) -> SSAValue:
     return f.insert(CastOp(narrow, f.insert(empty_of(x, f32, f.dims))))
 
 
-def round_products_bf16(module: ModuleOp, store: WeightStore) -> ModuleOp:
-    """`module` with the operands of its f32 products rounded to bf16."""
-    for op in f32_products(module):
+def round_products_bf16(products: Sequence[EpilogueOp], store: WeightStore) -> None:
+    """Round the operands of f32 products to bf16."""
+    for op in products:
         set_weight(op, weight_of(op, store).astype(bfloat16).astype(np.float32), store)
         op.operands[0] = rounded_bf16(op.x, store)
-    return module
 
 
 def round_rows_of_weight(op: EpilogueOp, store: WeightStore) -> None:

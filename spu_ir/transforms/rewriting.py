@@ -26,6 +26,12 @@ from spu_ir.dialects.weights import WeightStore, constant_array, constant_attr
 
 EPILOGUE_OPERANDS = ("x", "weight", "scale", "row_scale", "bias", "residual", "init")
 
+PRECISION = "precision"
+"""The attribute of a product that is not quantised with the others: `precision = "bf16"`."""
+
+PRECISION_REASON = "precision_reason"
+"""Why it is not, for the report."""
+
 
 def constant_of(value: SSAValue | None, store: WeightStore) -> Array | None:
     """The array of an `antoum.constant`, or None for any other value."""
@@ -48,6 +54,11 @@ def layer_of(op: Operation) -> str | None:
     """The name of the ONNX node that `op` comes from, for reports and errors."""
     layer = op.attributes.get("layer")
     return layer.data if isinstance(layer, StringAttr) else None
+
+
+def is_kept_bf16(op: Operation) -> bool:
+    """Whether `choose-precision` decided that the product `op` computes in bf16."""
+    return op.attributes.get(PRECISION) == StringAttr("bf16")
 
 
 def user_of(value: SSAValue) -> Operation | None:
