@@ -191,9 +191,9 @@ class Quantiser:
             lambda use: (
                 not isinstance(use.operation, tensor.DimOp | func.ReturnOp)
                 and use.operation is not quantised
+                and not is_kept_bf16(use.operation)
                 and quantised.is_before_in_block(use.operation)
             ),
-                and not is_kept_bf16(use.operation)
         )
 
 
@@ -301,10 +301,10 @@ class QuantisePass(ModulePass):
         for value, (low, high) in grids.items():
             scale, zero = affine(low, high)
             references.round_value(value, float(scale), int(zero), store)
-        return module
-
         for op, operands in kept.items():
             op.operands = operands
+        return module
+
 
 def needs_grid(value: SSAValue) -> bool:
     """Whether `value` is an f32 activation that is not quantised already."""

@@ -145,14 +145,6 @@ def rounded_rows(x: SSAValue, store: WeightStore) -> SSAValue:
     peak, levels = f.row_peaks(), f.scalar(127.0)
     inverse = f.binary(BinaryFn.DIV, levels, peak, like=peak)
     scale = f.binary(BinaryFn.DIV, peak, levels, like=peak)
-    if zero != 128:
-        step = _reach(f, x, 255 - zero)
-        if zero:
-            down = f.binary(BinaryFn.MUL, x, f.scalar(-1.0))
-            step = f.binary(BinaryFn.MAX, step, _reach(f, down, zero), like=step)
-        inverse = f.binary(BinaryFn.DIV, f.scalar(1.0), step, like=step)
-        levels = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
-        return f.binary(BinaryFn.MUL, levels, step)
     whole = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
     return f.binary(BinaryFn.MUL, whole, scale)
 
