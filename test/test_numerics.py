@@ -83,6 +83,16 @@ def test_rows_are_quantised_around_128() -> None:
     np.testing.assert_array_equal(scale, np.array([1.0, 2.0 / 127.0], dtype=np.float32))
 
 
+def test_rows_are_quantised_around_another_zero_point() -> None:
+    x = np.array([[0.0, 0.0], [-0.17, 2.15], [-2.0, 0.1], [np.nan, 215.0]], dtype=np.float32)
+    q, scale = numerics.quantise_rows(x, 40)
+    assert q.tolist() == [[40, 40], [23, 255], [0, 42], [40, 255]]
+    np.testing.assert_allclose(scale, [1.0, 0.01, 0.05, 1.0], rtol=1e-6)
+    q, scale = numerics.quantise_rows(np.array([[-1.0, 0.5, 2.55]], dtype=np.float32), 0)
+    assert q.tolist() == [[0, 50, 255]]
+    np.testing.assert_allclose(scale, [0.01], rtol=1e-6)
+
+
 def test_reductions_follow_the_fixed_tree() -> None:
     """1e8 and -1e8 meet only in the last step of the tree, so the ones beside them are lost."""
     x = np.zeros(40, dtype=np.float32)

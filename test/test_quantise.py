@@ -183,10 +183,38 @@ def test_a_dynamic_transformer() -> None:
     for op in products(net.module):
         assert (element_of(op.x), element_of(op.weight)) == (ui8, i8)
         assert op.row_scale is not None
-        assert op.x_zero.value.data == 128
+        layer = op.attributes["layer"]
+        assert op.x_zero.value.data == (40 if layer == StringAttr("down") else 128)
     before = run(net, x)
     EncodePass().apply(net.ctx, net.module)
     np.testing.assert_array_equal(run(net, x), before)
+
+
+@pytest.mark.parametrize(
+    ("fn", "zero", "gain"),
+    [(UnaryFn.RELU, 0, 1.8), (UnaryFn.GELU, 40, 1.5), (UnaryFn.SILU, 40, 1.5)],
+)
+def test_rows_of_an_activation_have_a_finer_grid(fn: UnaryFn, zero: int, gain: float) -> None:
+    """The zero point is where the function's least value needs it, not in the middle."""
+
+    def made(fn: UnaryFn) -> Net:
+        net = Net((DYNAMIC, 96))
+        hidden = net.unary(fn, net.matmul(net.inputs[0], weights(256, 96), "up"))
+        net.module = net.finish(hidden, net.matmul(hidden, np.eye(256, dtype=np.float32), "down"))
+        FuseEpiloguePass().apply(net.ctx, net.module)
+        return net
+
+    net, x = made(fn), 3 * normal(8, 96, seed=9)
+    QuantisePass().apply(net.ctx, net.module)
+    rows = [op for op in net.module.walk() if isinstance(op, QuantiseRowsOp)]
+    assert [op.zero.value.data for op in rows] == [128, zero]
+    FoldQdqPass().apply(net.ctx, net.module)
+    assert [op.x_zero.value.data for op in products(net.module)] == [128, zero]
+    results = interpret(net.module, net.ctx, {"x0": x})
+    hidden, got = results["y0"], results["y1"]
+    peak = np.abs(hidden).max(axis=1, keepdims=True)
+    symmetric = np.rint(hidden * 127 / peak) * peak / 127
+    assert error(got, hidden) * gain < error(symmetric, hidden)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -34,10 +34,13 @@ from .vpu_base import Shaped, VpuOp
 @irdl_op_definition
 class QuantiseRowsOp(DestinationOp):
     """
-    Dynamic quantisation, row by row: symmetric, the zero point always 128.
+    Dynamic quantisation, row by row, with one zero point for all rows.
 
     x f32 `[..., K]`; init ui8, x's shape; scale_init f32, x's shape without its last axis.
-    `scale = max|x| / 127`, `init = clamp(rint(x * (127 / max|x|)), -127, 127) + 128`.
+    With `zero` 128 it is symmetric: `scale = max|x| / 127`,
+    `init = clamp(rint(x * (127 / max|x|)), -127, 127) + 128`. Any other is for rows that reach
+    further up than down: `scale = max(max(x, 0) / (255 - zero), max(-x, 0) / zero)`,
+    `init = clamp(rint(x / scale), -zero, 255 - zero) + zero`; with 0 there is no negative number.
     """
 
     name = "vpu.quantise_rows"
@@ -45,19 +48,21 @@ class QuantiseRowsOp(DestinationOp):
     x = operand_def(Shaped)
     init = operand_def(Shaped)
     scale_init = operand_def(Shaped)
+    zero = prop_def(IntegerAttr, default_value=IntegerAttr(128, i32))
     result = opt_result_def(TensorType)
     scale = opt_result_def(TensorType)
 
-    irdl_options = (SameVariadicResultSize(),)
+    irdl_options = (SameVariadicResultSize(), ParsePropInAttrDict())
     traits = traits_def(DestinationEffects())
     assembly_format = (
         "$x `into` $init `,` $scale_init attr-dict `:` type($x) `,` type($init) `,` "
         "type($scale_init) (`->` type($result)^ `,` type($scale))?"
     )
 
-    def __init__(self, x: SSAValue, init: SSAValue, scale_init: SSAValue):
+    def __init__(self, x: SSAValue, init: SSAValue, scale_init: SSAValue, zero: int = 128):
         super().__init__(
             operands=[x, init, scale_init],
+            properties={"zero": IntegerAttr(zero, i32)},
             result_types=[result_type(init), result_type(scale_init)],
         )
 
@@ -71,6 +76,8 @@ class QuantiseRowsOp(DestinationOp):
         self.require_element("scale_init", self.scale_init, f32)
         self.require_shape("the init", self.init, shape_of(self.x))
         self.require_shape("scale_init", self.scale_init, shape_of(self.x)[:-1])
+        zero = self.zero.value.data
+        self.require(0 <= zero <= 128, f"zero must be 0 to 128, got {zero}")
 
 
 class ScaledOp(VpuOp, ABC):

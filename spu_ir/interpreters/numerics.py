@@ -223,13 +223,16 @@ def dequantise(q: NDArray[Any], scale: np.float32, zero: int) -> F32:
     return (q.astype(np.int32) - np.int32(zero)).astype(np.float32) * np.float32(scale)
 
 
-def quantise_rows(x: F32) -> tuple[NDArray[np.uint8], F32]:
+def quantise_rows(x: F32, zero: int = 128) -> tuple[NDArray[np.uint8], F32]:
     """
-    Quantise every row of `x[..., n]` to u8 with the zero point 128; also gives scales `[...]`.
+    Quantise every row of `x[..., n]` to u8 with one zero point; also gives scales `[...]`.
 
-    scale = max|x| / 127, or 1 where the row is all zeros; q = round(x * (127 / max|x|)) clamped
-    to -127..127, + 128. NaN gives 128.
+    128: scale = max|x| / 127, or 1 where the row is all zeros; q = round(x * (127 / max|x|))
+    clamped to -127..127, + 128. Another: scale = max(max(x) / (255 - zero), max(-x) / zero) of
+    what is positive, or 1; q = round(x * (1 / scale)) clamped to bytes. NaN gives the zero point.
     """
+    if zero != 128:
+        return _quantise_rows_from(np.asarray(x, dtype=np.float32), zero)
     with np.errstate(all="ignore"):
         x = np.asarray(x, dtype=np.float32)
         peak = lanes(np.abs(x), 0.0, lambda a, b: maximum(b, a))
@@ -240,6 +243,22 @@ def quantise_rows(x: F32) -> tuple[NDArray[np.uint8], F32]:
         t = np.where(np.isnan(t), _f(0.0), t)
         t = minimum(maximum(t, _f(-127.0)), _f(127.0))
         return (np.rint(t).astype(np.int32) + 128).astype(np.uint8), scale
+
+
+def _quantise_rows_from(x: F32, zero: int) -> tuple[NDArray[np.uint8], F32]:
+    """`quantise_rows` with more than half of the bytes above the zero point."""
+    with np.errstate(all="ignore"):
+        scale = lanes(x, 0.0, lambda a, b: maximum(b, a)) / _f(255 - zero)
+        if zero:
+            below = lanes(-x, 0.0, lambda a, b: maximum(b, a)) / _f(zero)
+            scale = maximum(below, scale)
+        empty = scale == 0
+        scale = np.where(empty, _f(1.0), scale).astype(np.float32)
+        inverse = np.where(empty, _f(0.0), _f(1.0) / scale).astype(np.float32)
+        t = x * inverse[..., None]
+        t = np.where(np.isnan(t), _f(0.0), t)
+        t = minimum(maximum(t, _f(-zero)), _f(255 - zero))
+        return (np.rint(t).astype(np.int32) + zero).astype(np.uint8), scale
 
 
 _EXP = (

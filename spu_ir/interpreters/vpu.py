@@ -222,7 +222,7 @@ class VpuFunctions(InterpreterFunctions):
     def run_quantise_rows(
         self, _: Interpreter, op: QuantiseRowsOp, args: PythonValues
     ) -> PythonValues:
-        return deliver(op, args, *vpu.quantise_rows(args[0]))
+        return deliver(op, args, *vpu.quantise_rows(args[0], op.zero.value.data))
 
     @impl(TableOp)
     def run_table(self, _: Interpreter, op: TableOp, args: PythonValues) -> PythonValues:

@@ -40,6 +40,7 @@ from spu_ir.transforms.rewriting import (
     is_kept_bf16,
     layer_of,
 )
+from spu_ir.transforms.row_zeros import row_zero
 
 MODES = ("auto", "dynamic", "static")
 CALIBRATE = "pass calibration=[feeds...], or run calibrate{feeds=...} before quantise"
@@ -148,9 +149,10 @@ class Quantiser:
                     x,
                     builder.insert(empty_of(x, ui8, dims)).tensor,
                     builder.insert(tensor.EmptyOp(dims, scales)).tensor,
+                    row_zero(x),
                 )
             )
-            zero = builder.insert(constant_op(self.store, np.array(128, np.uint8))).result
+            zero = builder.insert(constant_op(self.store, np.array(row_zero(x), np.uint8))).result
             zeros = builder.insert(
                 ExpandOp(zero, builder.insert(tensor.EmptyOp(dims, TensorType(ui8, shape))).tensor)
             )
@@ -297,7 +299,7 @@ class QuantisePass(ModulePass):
                 continue
             references.round_rows_of_weight(product, store)
             if product not in static:
-                product.operands[0] = references.rounded_rows(product.x, store)
+                product.operands[0] = references.rounded_rows(product.x, row_zero(product.x), store)
         for value, (low, high) in grids.items():
             scale, zero = affine(low, high)
             references.round_value(value, float(scale), int(zero), store)

@@ -125,9 +125,9 @@ class Arithmetic:
         init = self.insert(empty_of(self.value if like is None else like, f32, self.dims))
         return self.insert(BinaryOp(fn, a, b, init))
 
-    def row_peaks(self) -> SSAValue:
-        """The largest magnitude of each row, the last axis kept with extent 1."""
-        magnitude = self.unary(UnaryFn.ABS, self.value)
+    def row_peaks(self, values: SSAValue | None = None) -> SSAValue:
+        """The largest magnitude (of `values`) of each row, the last axis kept with extent 1."""
+        magnitude = self.unary(UnaryFn.ABS, self.value) if values is None else values
         shape = shape_of(self.value)
         kind = TensorType(f32, [*shape[:-1], 1])
         init = self.insert(tensor.EmptyOp(self.dims, kind))
@@ -139,14 +139,31 @@ class Arithmetic:
         return self.binary(BinaryFn.MAX, peak, self.scalar(float(TINY)), like=peak)
 
 
-def rounded_rows(x: SSAValue, store: WeightStore) -> SSAValue:
-    """x as 255 levels of each row hold it: `round(x * (127 / peak)) * (peak / 127)`."""
+def rounded_rows(x: SSAValue, zero: int, store: WeightStore) -> SSAValue:
+    """
+    x as the levels of each row hold it: `round(x * (127 / peak)) * (peak / 127)` around 128,
+    else 256 levels from `-zero` steps of a size that reaches the row's largest and least number.
+    """
     f = Arithmetic(x, store)
+    if zero != 128:
+        step = _reach(f, x, 255 - zero)
+        if zero:
+            down = f.binary(BinaryFn.MUL, x, f.scalar(-1.0))
+            step = f.binary(BinaryFn.MAX, step, _reach(f, down, zero), like=step)
+        inverse = f.binary(BinaryFn.DIV, f.scalar(1.0), step, like=step)
+        levels = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
+        return f.binary(BinaryFn.MUL, levels, step)
     peak, levels = f.row_peaks(), f.scalar(127.0)
     inverse = f.binary(BinaryFn.DIV, levels, peak, like=peak)
     scale = f.binary(BinaryFn.DIV, peak, levels, like=peak)
     whole = f.unary(UnaryFn.ROUND, f.binary(BinaryFn.MUL, x, inverse))
     return f.binary(BinaryFn.MUL, whole, scale)
+
+
+def _reach(f: Arithmetic, x: SSAValue, levels: int) -> SSAValue:
+    """The step with which `levels` of them reach the largest number, above 0, of each row."""
+    peak = f.row_peaks(x)
+    return f.binary(BinaryFn.DIV, peak, f.scalar(float(levels)), like=peak)
 
 
 def round_value(x: SSAValue, scale: float, zero: int, store: WeightStore) -> None:

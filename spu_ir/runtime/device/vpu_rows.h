@@ -250,6 +250,28 @@ static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale
   }
 }
 
+/*
+ * The same around another zero point, below 128, of rows that reach further up than down:
+ * *scale = max(max(x) / (255 - zero), max(-x) / zero) of what is positive, or 1;
+ * q = round(x * (1 / *scale)) + zero. With zero 0 negative numbers become 0.
+ */
+static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
+                                             int32_t zero) {
+  f32x16 most = spu_splat(0.0f), least = spu_splat(0.0f);
+  VPU_ROW_LOOP(x, n, most, spu_max(v, most));
+  VPU_ROW_LOOP(x, n, least, spu_max(-v, least));
+  const float above = spu_tree_max(most) / (float)(255 - zero);
+  const float below = zero ? spu_tree_max(least) / (float)zero : 0.0f;
+  const float step = below > above ? below : above;
+  const float inverse = step == 0.0f ? 0.0f : 1.0f / step;
+  *scale = step == 0.0f ? 1.0f : step;
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    const f32x16 v = spu_load_f32(x + j, count);
+    spu_store_u8(q + j, spu_quantise_u8(v, inverse, zero), count);
+  }
+}
+
 /* *low and *high are widened to hold x; NaN is passed over */
 static inline void vpu_minmax_f32(const float *x, int64_t n, float *low, float *high) {
   f32x16 least = spu_splat(*low), most = spu_splat(*high);

@@ -80,6 +80,11 @@
 // CHECK: vpu.quantise_rows: scale_init must have shape [4], got [8]
 
 // -----
+%x, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<4x8xui8>, tensor<4xf32>)
+%r, %t = vpu.quantise_rows %x into %q, %s {zero = 200 : i32} : tensor<4x8xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
+// CHECK: vpu.quantise_rows: zero must be 0 to 128, got 200
+
+// -----
 %x, %t, %q = "test.op"() : () -> (tensor<4xi8>, tensor<256xui8>, tensor<4xui8>)
 %r = vpu.table %x, %t into %q : tensor<4xi8>, tensor<256xui8>, tensor<4xui8> -> tensor<4xui8>
 // CHECK: vpu.table: x must have element type ui8, got i8

@@ -19,12 +19,13 @@ func.func @tensors(%x: tensor<?x8xf32>, %q: tensor<?x8xui8>, %s: tensor<f32>, %z
 // CHECK: %5 = vpu.dequantise %q scale(%rows : tensor<?xf32>) into %x : tensor<?x8xui8>, tensor<?x8xf32> -> tensor<?x8xf32>
 // CHECK: %6 = vpu.table %q, %table into %q : tensor<?x8xui8>, tensor<256xui8>, tensor<?x8xui8> -> tensor<?x8xui8>
 // GENERIC: "vpu.quantise"(%x, %s, %z, %q) <{axis = -1 : i64}> : (tensor<?x8xf32>, tensor<f32>, tensor<ui8>, tensor<?x8xui8>) -> tensor<?x8xui8>
-// GENERIC: "vpu.quantise_rows"(%x, %q, %rows) : (tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32>) -> (tensor<?x8xui8>, tensor<?xf32>)
+// GENERIC: "vpu.quantise_rows"(%x, %q, %rows) <{zero = 128 : i32}> : (tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32>) -> (tensor<?x8xui8>, tensor<?xf32>)
 
 func.func @buffers(%x: memref<4x8xf32>, %q: memref<4x8xui8>, %s: memref<f32>, %rows: memref<4xf32>, %table: memref<256xui8>) {
   vpu.quantise %x scale(%s : memref<f32>) into %q : memref<4x8xf32>, memref<4x8xui8>
   vpu.dequantise %q scale(%s : memref<f32>) into %x : memref<4x8xui8>, memref<4x8xf32>
   vpu.quantise_rows %x into %q, %rows : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
+  vpu.quantise_rows %x into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
   vpu.table %q, %table into %q : memref<4x8xui8>, memref<256xui8>, memref<4x8xui8>
   func.return
 }
@@ -32,4 +33,5 @@ func.func @buffers(%x: memref<4x8xf32>, %q: memref<4x8xui8>, %s: memref<f32>, %r
 // CHECK: vpu.quantise %x scale(%s : memref<f32>) into %q : memref<4x8xf32>, memref<4x8xui8>
 // CHECK: vpu.dequantise %q scale(%s : memref<f32>) into %x : memref<4x8xui8>, memref<4x8xf32>
 // CHECK: vpu.quantise_rows %x into %q, %rows : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
+// CHECK: vpu.quantise_rows %x into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
 // CHECK: vpu.table %q, %table into %q : memref<4x8xui8>, memref<256xui8>, memref<4x8xui8>
