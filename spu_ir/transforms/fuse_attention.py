@@ -16,6 +16,7 @@ from spu_ir.dialects.onnx import OnnxOp, newest
 from spu_ir.dialects.types import DYNAMIC, element_of
 from spu_ir.dialects.weights import WeightStore, store_of
 
+from .axis_atoms import set_dims
 from .onnx_patterns import erase_dead, only_use, producer, rank_of, scalar, with_scalar
 from .symbolic_shapes import Dim, symbolic_dims, symbolic_ints
 
@@ -27,6 +28,9 @@ DEPTH_FIRST = (0, 2, 3, 1)
 
 LAST_TWO = (0, 1, 3, 2)
 
+SEQUENCE_LAST = (2, 0, 1, 3)
+"""[batch, heads, sequence, depth] -> [sequence, batch, heads, depth]."""
+
 
 @dataclass(frozen=True)
 class FuseAttentionPass(ModulePass):
@@ -34,10 +38,11 @@ class FuseAttentionPass(ModulePass):
     `softmax(scale * Q K^T + mask) V` with its splitting into heads -> `onnx.Attention`.
 
     Q, K and V are [batch, sequence, heads * depth], each cut by a `Reshape` and a `Transpose`; the
-    result is put together again the same way. The scale is a `Mul` or `Div` by a constant, after
-    the first product or before it on Q, K or both. The mask is an f32 tensor that is added, of
-    two to four axes. The guard of PyTorch against rows without any key (`Where(IsNaN(p), 0, p)`)
-    is dropped: such a row is what `onnx.Attention` makes of it.
+    result is put together again the same way, in any shape of the same order. They may also be
+    [sequence, batch, heads * depth]; then the attention is between transposes. The scale is a
+    `Mul` or `Div` by a constant, after the first product or before it on Q, K or both. The mask is
+    an f32 tensor that is added, of two to four axes. The guard of PyTorch against rows without any
+    key (`Where(IsNaN(p), 0, p)`) is dropped: such a row is what `onnx.Attention` makes of it.
     Values that something else uses are left alone, and so is a reshape whose batch and sequence
     cannot be proved to stay. Matches the newest versions of the operators.
     """
@@ -52,11 +57,22 @@ class FuseAttentionPass(ModulePass):
 
 @dataclass(frozen=True)
 class Heads:
-    """A [batch, sequence, heads * depth] value that is cut into heads."""
+    """
+    A [batch, sequence, heads * depth] value that is cut into heads.
+
+    With `sequence_first` the value is [sequence, batch, heads * depth].
+    """
 
     value: SSAValue
     heads: int
     depth: int
+    sequence_first: bool
+
+    def dims(self) -> tuple[Dim, ...]:
+        """Batch and sequence."""
+        dims = symbolic_dims(self.value)
+        assert dims is not None, "split has looked at them"
+        return (dims[1], dims[0]) if self.sequence_first else dims[:2]
 
 
 @dataclass(frozen=True)
@@ -84,12 +100,18 @@ class _FuseAttention(RewritePattern):
             return
         if keys.heads != values.heads or queries.heads != keys.heads:
             return
-        dims = symbolic_dims(queries.value)
-        assert dims is not None, "split has looked at them"
-        if not self.rejoins(op, dims, values):
+        dims, width = queries.dims(), _width(values)
+        turned = only_use(op.operands[0], "Transpose")
+        last = turned is not None and turned.ints_value("perm") == SEQUENCE_LAST
+        joined = (dims[1], dims[0], width) if last else (*dims, width)
+        same = self.rejoins(op, joined)
+        if not same and not self.keeps_order(op):
             return
         scale *= by_query * by_key
-        operands: list[SSAValue | Operation] = [queries.value, keys.value, values.value]
+        new_ops: list[Operation] = []
+        operands: list[SSAValue | Operation] = [
+            self.batch_first(each, new_ops) for each in (queries, keys, values)
+        ]
         if mask is not None:
             operands.append(mask)
         attributes: dict[str, int | float] = {
@@ -98,23 +120,35 @@ class _FuseAttention(RewritePattern):
         }
         if abs(scale * sqrt(queries.depth) - 1) > 1e-6:
             attributes["scale"] = scale
-        kind = TensorType(element_of(op.results[0]), [*_shape(dims[:2]), _width(values)])
-        new = newest("Attention").make(
-            operands, [kind], attributes, node_name=scores.node_name or op.node_name
-        )
-        params = op.attributes.get("onnx.dim_params")
-        if params is not None:
-            new.attributes["onnx.dim_params"] = params
-        rewriter.replace(op, new)
+        kind = TensorType(element_of(op.results[0]), [*_shape(dims), width])
+        name = scores.node_name or op.node_name
+        new = newest("Attention").make(operands, [kind], attributes, node_name=name)
+        set_dims(new, (*dims, width))
+        if same and not last and "onnx.dim_params" in op.attributes:
+            new.attributes["onnx.dim_params"] = op.attributes["onnx.dim_params"]
+        new_ops.append(new)
+        if last:
+            new_ops.append(swapped(new.results[0]))
+        if not same:
+            operands = [new_ops[-1].results[0], op.operands[1]]
+            new_ops.append(type(op).make(operands, [op.results[0].type]))
+            new_ops[-1].attributes.update(op.attributes)
+        rewriter.replace(op, new_ops)
+
+    def batch_first(self, heads: Heads, new_ops: list[Operation]) -> SSAValue:
+        """Q, K or V as [batch, sequence, heads * depth]."""
+        if not heads.sequence_first:
+            return heads.value
+        new_ops.append(swapped(heads.value))
+        return new_ops[-1].results[0]
 
     def joined(self, reshape: OnnxOp) -> OnnxOp | None:
         """The product whose heads a transpose and this reshape put together."""
         transpose = only_use(reshape.operands[0], "Transpose")
-        if transpose is None or transpose.ints_value("perm") != HEADS_FIRST:
+        orders = (HEADS_FIRST, SEQUENCE_LAST)
+        if transpose is None or transpose.ints_value("perm") not in orders:
             return None
         mixed = self.through_same_shape(transpose.operands[0])
-        if rank_of(reshape.results[0]) != 3:
-            return None
         product = producer(mixed, "MatMul")
         if product is None or mixed is None:
             return None
@@ -132,16 +166,25 @@ class _FuseAttention(RewritePattern):
         same = before is not None and before == after and None not in before
         return reshape.operands[0] if same else None
 
-    def rejoins(self, reshape: OnnxOp, dims: tuple[Dim, ...], values: Heads) -> bool:
-        """Whether the last reshape gives [batch, sequence, heads * depth]."""
-        width = _width(values)
+    def keeps_order(self, reshape: OnnxOp) -> bool:
+        """Whether the last reshape means the same after [batch, sequence, heads * depth]."""
+        # A zero in its shape copies an axis, and the first two only are the same ones.
+        sizes = symbolic_ints(reshape.operands[1], self.store)
+        rank = rank_of(reshape.results[0])
+        if rank is None:
+            return False
+        return rank <= 2 or bool(reshape.int_value("allowzero")) or 0 not in (sizes or [0])[2:]
+
+    def rejoins(self, reshape: OnnxOp, joined: tuple[Dim, ...]) -> bool:
+        """Whether the last reshape gives the dims `joined`: two, and heads * depth."""
+        width = joined[2]
         result = symbolic_dims(reshape.results[0])
-        if result is not None and _equal_dims(result, (*dims[:2], width)):
+        if result is not None and _equal_dims(result, joined):
             return True
         sizes = symbolic_ints(reshape.operands[1], self.store)
         if sizes is None or len(sizes) != 3 or reshape.int_value("allowzero"):
             return False
-        # After the transpose the axes are batch, sequence, heads, depth: zeros copy the first two.
+        # After the transpose there are two axes, heads and depth: zeros copy the first two.
         return sizes[:2] == [0, 0] and sizes[2] in (-1, width)
 
     def softmax(self, value: SSAValue) -> OnnxOp | None:
@@ -227,7 +270,8 @@ class _FuseAttention(RewritePattern):
     def split(self, value: SSAValue, order: tuple[int, ...]) -> Heads | None:
         """What a reshape cut into heads and a transpose brought into `order`."""
         transpose = producer(value, "Transpose")
-        if transpose is None or transpose.ints_value("perm") != order:
+        perm = None if transpose is None else transpose.ints_value("perm")
+        if transpose is None or perm not in (order, _sequence_first(order)):
             return None
         reshape = producer(transpose.operands[0], "Reshape")
         if reshape is None:
@@ -245,7 +289,7 @@ class _FuseAttention(RewritePattern):
             return None
         if not _equal_dims(dims[:2], cut[:2]) and not self.keeps_leading(reshape):
             return None
-        return Heads(source, heads, depth)
+        return Heads(source, heads, depth, sequence_first=perm != order)
 
     def keeps_leading(self, reshape: OnnxOp) -> bool:
         """Whether a reshape copies batch and sequence, by zeros in its shape."""
@@ -264,6 +308,21 @@ def _equal_dims(a: tuple[Dim, ...], b: tuple[Dim, ...]) -> bool:
 
 def _shape(dims: tuple[Dim, ...]) -> list[int]:
     return [dim if isinstance(dim, int) else DYNAMIC for dim in dims]
+
+
+def _sequence_first(order: tuple[int, ...]) -> tuple[int, ...]:
+    """An order of [batch, sequence, heads, depth] for [sequence, batch, heads, depth]."""
+    return tuple({0: 1, 1: 0}.get(axis, axis) for axis in order)
+
+
+def swapped(value: SSAValue) -> OnnxOp:
+    """A transpose of the first two of three axes."""
+    first, second, last = symbolic_dims(value) or (None, None, None)
+    dims = (second, first, last)
+    kind = TensorType(element_of(value), _shape(dims))
+    op = newest("Transpose").make([value], [kind], {"perm": (1, 0, 2)})
+    set_dims(op, dims)
+    return op
 
 
 def _width(heads: Heads) -> int:

@@ -245,11 +245,19 @@ class _Refiner:
             case "Reshape":
                 dims, shape = symbolic_dims(op.operands[0]), self.sizes(op.operands[1])
                 zero_is_size = bool(op.int_value("allowzero"))
-                return (
-                    None if dims is None or shape is None else reshaped(dims, shape, zero_is_size)
-                )
+                if dims is not None and shape is not None:
+                    told = reshaped(dims, shape, zero_is_size)
+                    if None not in told:
+                        return told
+                return self.followed(op)
             case _:
                 return None
+
+    def followed(self, op: OnnxOp) -> Sequence[Dim] | None:
+        """The dims of a movement whose extents are followed from further back."""
+        from .axis_atoms import followed_dims  # which is about symbolic dims itself
+
+        return followed_dims(op.results[0])
 
     def sizes(self, value: SSAValue) -> list[Dim] | None:
         return symbolic_ints(value, self.store)
