@@ -17,11 +17,10 @@ from .transformer import (
     check_outputs,
     embedding_shapes,
     input_names,
-    random_gain,
+    random_network,
     strip_prefix,
 )
 from .weights import Array, WeightSource, check_weights
-from .weights import random_weights as random_network
 
 OUTPUTS = ("last_hidden_state", "embedding", *TASK_OUTPUTS)
 """What `albert` can return; shapes as of `bert_model.OUTPUTS`."""
@@ -66,8 +65,8 @@ def weight_shapes(config: AlbertConfig, *, head: bool = True) -> dict[str, tuple
 
 
 def random_weights(config: AlbertConfig, seed: int, *, head: bool = True) -> dict[str, Array]:
-    """Well-conditioned weights of every key: see `bert_model.random_weights`."""
-    return random_network(weight_shapes(config, head=head), seed, random_gain)
+    """Well-conditioned weights of every key: see `spu_ir.zoo.transformer.random_network`."""
+    return random_network(weight_shapes(config, head=head), seed)
 
 
 def albert(

@@ -14,11 +14,10 @@ from .transformer import (
     check_outputs,
     embedding_shapes,
     input_names,
-    random_gain,
+    random_network,
     strip_prefix,
 )
 from .weights import Array, WeightSource, check_weights
-from .weights import random_weights as random_network
 
 OUTPUTS = ("last_hidden_state", "pooler_output", "embedding", *TASK_OUTPUTS)
 """
@@ -60,11 +59,8 @@ def weight_shapes(
 def random_weights(
     config: TransformerConfig, seed: int, *, pooler: bool = False, head: bool = False
 ) -> dict[str, Array]:
-    """
-    Well-conditioned weights of every key: see `spu_ir.zoo.weights.random_weights` for the rule,
-    and `spu_ir.zoo.transformer.random_gain` for the gains.
-    """
-    return random_network(weight_shapes(config, pooler=pooler, head=head), seed, random_gain)
+    """Well-conditioned weights of every key: see `spu_ir.zoo.transformer.random_network`."""
+    return random_network(weight_shapes(config, pooler=pooler, head=head), seed)
 
 
 def bert(

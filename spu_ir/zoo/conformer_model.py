@@ -93,17 +93,27 @@ def weight_shapes(config: ConformerConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _behind_activation(name: str) -> bool:
+    ends = ("conv2.weight", "subsample.out.weight", "sequential.4.weight", "sequential.5.weight")
+    return name.endswith(ends)
+
+
+def _gain(name: str) -> float:
+    if "subsample.conv" in name:
+        return sqrt(2)
+    return 0.3 if name.endswith("out_proj.weight") else 1.0
+
+
 def random_weights(config: ConformerConfig, seed: int) -> dict[str, Array]:
     """
     Well-conditioned weights of every key: see `spu_ir.zoo.weights.random_weights` for the rule.
 
-    The front end's kernels are twice as large in variance, for ReLU; queries and keys are larger,
-    so that attention picks some frames rather than all alike. The variance that a batch
-    normalisation expects is that of a gated linear unit of normal inputs, 0.3.
+    The front end's kernels are twice as large in variance, for ReLU. Queries and keys are larger,
+    so that attention picks some frames rather than all alike, and what it adds is smaller, so
+    that frames stay apart. The variance that a batch normalisation expects is that of a gated
+    linear unit of normal inputs, 0.3.
     """
-    weights = random_network(
-        weight_shapes(config), seed, lambda name: sqrt(2) if "subsample.conv" in name else 1.0
-    )
+    weights = random_network(weight_shapes(config), seed, _gain, _behind_activation)
     random = np.random.default_rng(seed + 1)
     for name, value in weights.items():
         if name.endswith("in_proj_weight"):

@@ -15,7 +15,7 @@ from onnx import TensorProto
 from spu_ir.errors import SpuError
 
 from .common import GraphBuilder
-from .weights import Array, Weights, WeightSource, read_weights
+from .weights import Array, Weights, WeightSource, random_weights, read_weights
 
 TASK_OUTPUTS = ("start_logits", "end_logits")
 """
@@ -108,19 +108,33 @@ def embedding_shapes(config: TransformerConfig, width: int) -> Shapes:
     return shapes
 
 
-def random_gain(name: str) -> float:
+def random_network(shapes: Mapping[str, Sequence[int]], seed: int) -> dict[str, Array]:
     """
-    The gain of one matrix, see `spu_ir.zoo.weights.random_weights`.
+    Well-conditioned weights of an encoder: see `spu_ir.zoo.weights.random_weights` for the rule.
 
-    Queries and keys are larger, so that attention picks some tokens rather than all alike; what
-    is added to the residual is smaller, so that tokens stay apart from each other through all
-    layers; embeddings are normalised, so their gain does not matter.
+    Queries and keys are larger, so that attention picks some tokens rather than all alike. What
+    is added to the residual is smaller, and words outweigh positions and types, so that tokens
+    stay apart from each other through all layers, also where these share their weights.
     """
+    return random_weights(shapes, seed, _gain, _behind_activation)
+
+
+def _behind_activation(name: str) -> bool:
+    if name.endswith("ffn_output.weight"):
+        return True
+    return name.endswith("output.dense.weight") and "attention" not in name
+
+
+def _gain(name: str) -> float:
+    if "token_type_embeddings" in name:
+        return 0.2
+    if "position_embeddings" in name:
+        return 0.5
     if ".query." in name or ".key." in name:
         return 1.3
-    if name.endswith(("output.dense.weight", "attention.dense.weight", "ffn_output.weight")):
-        return 0.5
-    return 1.0
+    if name.endswith(("attention.output.dense.weight", "attention.dense.weight")):
+        return 0.3
+    return 0.5 if _behind_activation(name) else 1.0
 
 
 def strip_prefix(source: WeightSource, prefix: str) -> Weights:

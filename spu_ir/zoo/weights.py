@@ -129,15 +129,23 @@ def check_weights(weights: Weights, shapes: Mapping[str, Sequence[int]]) -> dict
 
 
 def random_weights(
-    shapes: Mapping[str, Sequence[int]], seed: int, gain: Callable[[str], float]
+    shapes: Mapping[str, Sequence[int]],
+    seed: int,
+    gain: Callable[[str], float],
+    centred: Callable[[str], bool],
 ) -> dict[str, Array]:
     """
     Weights of a network of linear layers and normalisations that is well-conditioned.
 
     - A matrix or kernel `[out, in, ...]` is normal with deviation `gain(key) / sqrt(in ...)`, so
-      that inputs of unit variance become outputs of deviation `gain(key)`.
+      that inputs of unit variance become outputs of deviation `gain(key)`. Where `centred(key)`,
+      as for those behind an activation whose mean is not zero, the weights of every output sum
+      to zero: otherwise that mean becomes a vector that all tokens share.
     - The gain of a normalisation (a `.weight` of one axis) is normal around 1 with deviation 0.1.
-    - A bias is normal with deviation 0.1.
+    - A bias is normal with deviation 0.02: it too is shared by all tokens.
+
+    What all tokens share grows from layer to layer of attention, until they are all alike and
+    the outputs say nothing about the inputs; real weights are trained out of this.
     """
     random = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
@@ -145,10 +153,12 @@ def random_weights(
         value = random.standard_normal(tuple(shape), np.float32)
         if len(shape) > 1:
             fan_in = int(np.prod(shape[1:]))
+            if centred(name):
+                value -= value.mean(axis=tuple(range(1, value.ndim)), keepdims=True)
             value *= np.float32(gain(name) / fan_in**0.5)
+        elif name.endswith(".weight"):
+            value = np.float32(1) + np.float32(0.1) * value
         else:
-            value *= np.float32(0.1)
-            if name.endswith(".weight"):
-                value += np.float32(1)
+            value *= np.float32(0.02)
         weights[name] = value
     return weights
