@@ -148,11 +148,25 @@ def mixture() -> ModelProto:
     return g.model(y=(y, ["batch", 6, 6]))
 
 
+def indices() -> ModelProto:
+    """Gathers by data along shared axes, a triangle, an extent as data."""
+    g = Graph(4)
+    x = g.input("x", ["batch", 6, 20])
+    ids = g.input("ids", ["batch", 6], "int64")
+    column = g.op("Unsqueeze", ids, g.weight(np.array([2])))
+    single = g.op("GatherElements", x, column, axis=1)
+    rows = g.op("Trilu", g.op("GatherND", x, column, batch_dims=1), g.weight(np.array(1)), upper=0)
+    count = g.op("Cast", g.op("Shape", x, end=1), to=TensorProto.FLOAT)
+    y = g.op("MatMul", g.op("Div", g.op("Add", rows, single), count), g.weight((20, 24)))
+    return g.model(y=(y, ["batch", 6, 24]))
+
+
 MODELS = {
     "perceptron": perceptron,
     "block": block,
     "convolutions": convolutions,
     "mixture": mixture,
+    "indices": indices,
 }
 
 SHAPES: Mapping[str, Mapping[str, tuple[int, int]]] = {
@@ -160,6 +174,7 @@ SHAPES: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "block": {"batch": (1, 4), "seq": (1, 80)},
     "convolutions": {"batch": (1, 3)},
     "mixture": {"batch": (1, 5)},
+    "indices": {"batch": (1, 5)},
 }
 
 
@@ -172,6 +187,11 @@ def feeds(name: str, seed: int, batch: int, seq: int) -> dict[str, Array]:
         return {
             "x": rng.normal(size=(batch, 6, 20)).astype(np.float32),
             "ids": rng.integers(-9, 9, batch),
+        }
+    if name == "indices":
+        return {
+            "x": rng.normal(size=(batch, 6, 20)).astype(np.float32),
+            "ids": rng.integers(-6, 6, (batch, 6)),
         }
     wide = {"perceptron": 96, "block": 64}[name]
     arrays: dict[str, Array] = {"x": rng.normal(size=(batch, seq, wide)).astype(np.float32)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from xdsl.dialects import arith, tensor
+from xdsl.dialects import tensor
 from xdsl.dialects.builtin import (
     BFloat16Type,
     Float16Type,
@@ -41,7 +42,7 @@ from spu_ir.dialects.weights import WeightStore, constant_array
 from spu_ir.errors import SpuError
 
 from .builder import TensorBuilder
-from .dims import Dim, Extent
+from .dims import Dim, Extent, add
 from .grids import Grid, of_array, of_items
 
 Symbols: TypeAlias = np.ndarray[Any, np.dtype[np.object_]]
@@ -191,14 +192,12 @@ class Lowering(TensorBuilder):
         return self.constant(array)
 
     def _symbols_tensor(self, element: Attribute, symbols: Symbols) -> SSAValue:
-        items: list[SSAValue] = []
-        for item in symbols.reshape(-1):
-            index = self.extents.value(item)
-            items.append(self.builder.insert(arith.IndexCastOp(index, element)).result)
-        kind = TensorType(element, symbols.shape)
-        made = self.builder.insert(tensor.FromElementsOp(*items, result_type=kind))
-        self.set_dims(made.result, symbols.shape)
-        return made.result
+        grid = of_items(symbols)
+        if grid is not None:
+            return self.grid_tensor(grid, element)
+        items = [self._number_tensor(cast("Dim", item), element) for item in symbols.reshape(-1)]
+        row = self.concat([self.reshape(item, (1,)) for item in items], (len(items),), 0)
+        return self.reshape(row, symbols.shape)
 
     def operand_dims(self, value: SSAValue | None) -> tuple[Dim, ...]:
         """The dims of an ONNX value, without making its tensor."""
@@ -283,11 +282,21 @@ class Lowering(TensorBuilder):
 
     def _number_tensor(self, number: Dim, element: Attribute) -> SSAValue:
         """A tensor of rank 0."""
+        dtype = numpy_dtype(element)
         if isinstance(number, int):
-            return self.constant(np.array(number, numpy_dtype(element)))
-        symbols: Symbols = np.empty((), object)
-        symbols[()] = number
-        return self._symbols_tensor(element, symbols)
+            return self.constant(np.array(number, dtype))
+        terms: list[SSAValue] = []
+        for monomial, factor in number.terms:
+            factors = [self._atom_tensor(Extent((((atom,), 1),)), dtype) for atom in monomial]
+            if factor != 1 or not factors:
+                factors.append(self.constant(np.array(factor, dtype)))
+            terms.append(reduce(partial(self.binary, BinaryFn.MUL), factors))
+        return reduce(partial(self.binary, BinaryFn.ADD), terms)
+
+    def _atom_tensor(self, atom: Extent, dtype: np.dtype[Any]) -> SSAValue:
+        """A run-time extent as data: the last of 0, 1, ..., cut behind it."""
+        counted = self._column(add(atom, 1), 1, dtype)
+        return self.gather(counted, self.constant(np.array(-1, np.int64)), 0)
 
     def dims_from(self, value: SSAValue | None, what: str) -> list[Dim]:
         """The elements of a rank-1 integer tensor; an error where they depend on data."""
