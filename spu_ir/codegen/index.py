@@ -45,12 +45,27 @@ def print_index(scope: Scope, op: Operation) -> bool:
         a, b = (scope.index(operand) for operand in op.operands)
         scope.values[op.results[0]] = scope.let(f"({a} + {b} - 1) / {b}")
         return True
+    if isinstance(op, arith.IndexCastOp):
+        scope.values[op.result] = scope.index(op.input)
+        return True
+    if isinstance(op, memref.LoadOp):
+        scope.values[op.res] = _element(scope, op)
+        return True
     if isinstance(op, memref.DimOp):
         axis = scope.index(op.index)
         assert isinstance(axis, int)
         scope.values[op.results[0]] = scope.view(op.source).dims[axis]
         return True
     return False
+
+
+def _element(scope: Scope, op: memref.LoadOp) -> str:
+    """An integer element of a memref, read where the op is."""
+    view = scope.view(op.memref)
+    place: Expr = 0
+    for index, stride in zip(op.indices, view.strides, strict=True):
+        place = scope.add(place, scope.multiply(scope.index(index), stride))
+    return scope.let(f"{view.pointer}[{place}]")
 
 
 def print_slice(scope: Scope, value: SSAValue) -> Expr:

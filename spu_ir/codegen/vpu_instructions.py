@@ -28,6 +28,7 @@ from spu_ir.dialects.vpu import (
     QuantiseRowsOp,
     ReduceFn,
     ReduceOp,
+    RowOffsetsOp,
     ScaledOp,
     SelectOp,
     SoftmaxOp,
@@ -541,6 +542,14 @@ def _table(_: Printer, scope: Scope, op: Operation) -> None:
     )
 
 
+def _row_offsets(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, RowOffsetsOp)
+    x, out = scope.view(op.x), scope.view(op.init)
+    scope.line(
+        f"vpu_row_offsets({x.pointer}, {x.strides[0]}, {x.dims[0]}, {x.dims[1]}, {out.pointer});"
+    )
+
+
 VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     UnaryOp: _unary,
     BinaryOp: _binary,
@@ -559,5 +568,6 @@ VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     ReduceOp: _reduce,
     PoolOp: _pool,
     GatherOp: _gather,
+    RowOffsetsOp: _row_offsets,
     TableOp: _table,
 }

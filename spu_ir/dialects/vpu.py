@@ -48,6 +48,7 @@ from .vpu_movement import (
     SliceOp,
     TransposeOp,
 )
+from .vpu_packed import PackRowsOp, RowOffsetsOp, UnpackRowsOp
 from .vpu_quantise import DequantiseOp, QuantiseOp, QuantiseRowsOp, ScaledOp, TableOp
 from .vpu_scan import CumsumOp
 
@@ -400,6 +401,9 @@ Vpu = Dialect(
         PadOp,
         ConcatOp,
         GatherOp,
+        RowOffsetsOp,
+        PackRowsOp,
+        UnpackRowsOp,
         ReduceOp,
         SoftmaxOp,
         CumsumOp,
@@ -425,6 +429,7 @@ __all__ = [
     "GatherOp",
     "LayerNormOp",
     "POINTWISE",
+    "PackRowsOp",
     "PadOp",
     "PoolFn",
     "PoolFnAttr",
@@ -435,6 +440,7 @@ __all__ = [
     "ReduceFnAttr",
     "ReduceOp",
     "ReshapeOp",
+    "RowOffsetsOp",
     "ScaledOp",
     "SelectOp",
     "SliceOp",
@@ -445,6 +451,7 @@ __all__ = [
     "UnaryFnAttr",
     "UnaryLikeOp",
     "UnaryOp",
+    "UnpackRowsOp",
     "Vpu",
     "VpuOp",
     "array_attr",

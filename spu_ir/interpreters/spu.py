@@ -6,6 +6,8 @@ A convolution is the product of its patches, `[pixels, KH * KW * C]`, with the w
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from xdsl.interpreter import Interpreter, InterpreterFunctions, PythonValues, impl, register_impls
@@ -123,24 +125,45 @@ class SpuFunctions(InterpreterFunctions):
 
     @impl(AttentionOp)
     def run_attention(self, _: Interpreter, op: AttentionOp, args: PythonValues) -> PythonValues:
-        q, k, v = args[:3]
-        mask = args[3] if op.mask is not None else None
-        heads, kv_heads = op.heads.value.data, op.kv_heads.value.data
-        repeat = heads // kv_heads
-        out = numerics_attention.attention(
-            split_heads(q, heads),
-            np.repeat(split_heads(k, kv_heads), repeat, axis=1),
-            np.repeat(split_heads(v, kv_heads), repeat, axis=1),
-            mask,
-            scale=op.scale.value.data,
-            causal_first=0 if op.causal.value.data else None,
-        )
-        return deliver(op, args, np.swapaxes(out, 1, 2).reshape(*q.shape[:2], -1))
+        q, k, v, *given, init = args
+        mask = given[0] if op.mask is not None else None
+        if op.offsets is None:
+            return deliver(op, args, attention(op, q, k, v, mask))
+        out = np.empty(init.shape, np.float32)
+        offsets = [int(offset) for offset in given[-1]]
+        for b, (start, end) in enumerate(pairwise(offsets)):
+            rows = slice(start, end) if op.packed else b
+            keys = slice(start, end) if op.packed else (b, slice(0, end - start))
+            part = q[rows][None]
+            own = None if mask is None else sample_of(mask, b, part.shape[1], end - start)
+            out[rows] = attention(op, part, k[keys][None], v[keys][None], own)[0]
+        return deliver(op, args, out)
+
+
+def attention(op: AttentionOp, q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """`[B, S, heads * DV]` of q `[B, S, heads * D]`, k and v."""
+    heads, kv_heads = op.heads.value.data, op.kv_heads.value.data
+    repeat = heads // kv_heads
+    out = numerics_attention.attention(
+        split_heads(q, heads),
+        np.repeat(split_heads(k, kv_heads), repeat, axis=1),
+        np.repeat(split_heads(v, kv_heads), repeat, axis=1),
+        mask,
+        scale=op.scale.value.data,
+        causal_first=0 if op.causal.value.data else None,
+    )
+    return np.swapaxes(out, 1, 2).reshape(*q.shape[:2], heads * out.shape[-1])
+
+
+def sample_of(mask: Array, b: int, rows: int, keys: int) -> Array:
+    """What a mask `[B or 1, heads or 1, S or 1, T or 1]` says of a sample's rows and keys."""
+    b = b if mask.shape[0] > 1 else 0
+    return mask[b : b + 1, :, : max(rows, 1) if mask.shape[2] > 1 else 1, :keys]
 
 
 def split_heads(x: Array, heads: int) -> Array:
     """`[B, S, heads * D]` as `[B, heads, S, D]`."""
-    return np.swapaxes(x.reshape(*x.shape[:2], heads, -1), 1, 2)
+    return np.swapaxes(x.reshape(*x.shape[:2], heads, x.shape[2] // heads), 1, 2)
 
 
 def f32_of(x: Array) -> Array:

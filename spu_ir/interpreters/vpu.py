@@ -21,6 +21,7 @@ from spu_ir.dialects.vpu import (
     ExpandOp,
     GatherOp,
     LayerNormOp,
+    PackRowsOp,
     PadOp,
     PoolFn,
     PoolOp,
@@ -28,6 +29,7 @@ from spu_ir.dialects.vpu import (
     QuantiseRowsOp,
     ReduceOp,
     ReshapeOp,
+    RowOffsetsOp,
     ScaledOp,
     SelectOp,
     SliceOp,
@@ -35,10 +37,11 @@ from spu_ir.dialects.vpu import (
     TableOp,
     TransposeOp,
     UnaryOp,
+    UnpackRowsOp,
 )
 from spu_ir.errors import SpuError
 
-from . import numerics, numerics_pool
+from . import numerics, numerics_pool, numerics_rows
 from . import numerics_vpu as vpu
 from .destination import deliver
 
@@ -166,6 +169,21 @@ class VpuFunctions(InterpreterFunctions):
                 op=op.name,
             )
         return deliver(op, args, np.take(x, indices, axis))
+
+    @impl(RowOffsetsOp)
+    def run_row_offsets(self, _: Interpreter, op: RowOffsetsOp, args: PythonValues) -> PythonValues:
+        return deliver(op, args, numerics_rows.row_offsets(args[0]))
+
+    @impl(PackRowsOp)
+    def run_pack_rows(self, _: Interpreter, op: PackRowsOp, args: PythonValues) -> PythonValues:
+        x, offsets, init = args
+        return deliver(op, args, numerics_rows.pack_rows(x, offsets, len(init)))
+
+    @impl(UnpackRowsOp)
+    def run_unpack_rows(self, _: Interpreter, op: UnpackRowsOp, args: PythonValues) -> PythonValues:
+        x, offsets, init = args
+        fill = numerics_rows.lowest(x.dtype) if op.lowest is not None else 0
+        return deliver(op, args, numerics_rows.unpack_rows(x, offsets, init.shape[1], fill))
 
     @impl(ReduceOp)
     def run_reduce(self, _: Interpreter, op: ReduceOp, args: PythonValues) -> PythonValues:

@@ -32,6 +32,7 @@ from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, ui
 from spu_ir.dialects.vpu import ReshapeOp, array_attr
 from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous, memref_of
+from spu_ir.transforms.extents import bound_of, depends_on_data
 
 DDR = SpaceAttr(Space.DDR)
 
@@ -43,7 +44,8 @@ class BufferisePass(ModulePass):
 
     Inputs and constants lie in `ddr`. The outputs become arguments behind the inputs, marked
     `spu.output`; a second function, `@<name>_output_shapes`, yields their run-time extents. A
-    reshape is a view. The input of a padded convolution lies inside a larger buffer whose halo,
+    reshape is a view. A buffer of which the extent depends on data (packed rows) is as large as the
+    extent's bound. The input of a padded convolution lies inside a larger buffer whose halo,
     the union of its consumers' pads, is filled with the zero point on every run.
     """
 
@@ -154,6 +156,9 @@ class _Bufferiser:
         elif isinstance(op, ReshapeOp):
             source = self._contiguous(emit, self.buffers[op.x])
             self.buffers[op.results[0]] = emit.reshaped(source, _sizes(op.init))
+        elif isinstance(op, tensor.ExtractOp):
+            element = emit.value(memref.LoadOp.get(self.buffers[op.tensor], op.indices))
+            op.result.replace_all_uses_with(element)
         elif isinstance(op, DestinationOp):
             self._convert_destination(emit, op)
 
@@ -229,7 +234,7 @@ class _Bufferiser:
 def _is_on_tensors(op: Operation) -> bool:
     if isinstance(op, DestinationOp):
         return op.on_tensors
-    return isinstance(op, tensor.EmptyOp | ConstantOp)
+    return isinstance(op, tensor.EmptyOp | tensor.ExtractOp | ConstantOp)
 
 
 def _sizes(init: SSAValue) -> list[Extent]:
@@ -242,6 +247,10 @@ def _sizes(init: SSAValue) -> list[Extent]:
 
 
 def _allocate(emit: Emitter, sizes: Sequence[Extent], element: Attribute) -> SSAValue:
+    """A new buffer; where its size depends on data, the first part of one as large as it gets."""
+    if any(depends_on_data(size) for size in sizes):
+        whole = _allocate(emit, [bound_of(size) for size in sizes], element)
+        return emit.reshaped(whole, sizes)
     shape = [size if isinstance(size, int) else DYNAMIC for size in sizes]
     kind = MemRefType(element, shape)
     dynamic = [size for size in sizes if isinstance(size, SSAValue)]

@@ -26,6 +26,8 @@ _ARITHMETIC: dict[type[Operation], Callable[[int, int], int]] = {
     arith.MaxUIOp: max,
 }
 
+_EXPRESSIONS = (*_ARITHMETIC, arith.IndexCastOp)
+
 
 def constant_index(value: SSAValue) -> int | None:
     """The number that an index value is, where an `arith.constant` says it."""
@@ -51,3 +53,29 @@ def evaluate(function: func.FuncOp, value: SSAValue | int, extents: Mapping[str,
         a, b = (evaluate(function, operand, extents) for operand in owner.operands)
         return _ARITHMETIC[type(owner)](a, b)
     raise ValueError(f"not an expression in the extents: {value}")
+
+
+def depends_on_data(value: SSAValue | int) -> bool:
+    """Whether an index value is computed from the elements of a tensor or memref."""
+    if isinstance(value, int) or not isinstance(value.owner, Operation):
+        return False
+    if isinstance(value.owner, tensor.ExtractOp | memref.LoadOp):
+        return True
+    return type(value.owner) in _EXPRESSIONS and any(map(depends_on_data, value.owner.operands))
+
+
+def bound_of(value: SSAValue | int) -> SSAValue | int:
+    """
+    An upper bound of an extent that does not depend on data; the extent itself where it does not.
+
+    A run-time number of rows is bounded where it is made, as `arith.minsi %rows, %bound`. Raises
+    ValueError for one that is not.
+    """
+    if not depends_on_data(value):
+        return value
+    assert isinstance(value, SSAValue)
+    if isinstance(value.owner, arith.MinSIOp):
+        for operand in value.owner.operands:
+            if not depends_on_data(operand):
+                return operand
+    raise ValueError(f"an extent that depends on data has no bound: {value}")

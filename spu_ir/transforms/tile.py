@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import func, scf
-from xdsl.dialects.builtin import IndexType, IntAttr, IntegerAttr, ModuleOp, i64
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.dialects import func
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
-from spu_ir.dialects.antoum import CORES, CoresAttr, DmaOp, FillOp
+from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.spu import (
@@ -27,17 +27,24 @@ from spu_ir.dialects.spu import (
     integers,
 )
 from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
-from spu_ir.dialects.vpu import ConcatOp, PadOp, SliceOp
+from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent
-from spu_ir.transforms.extents import evaluate
+from spu_ir.transforms.extents import bound_of, evaluate
+from spu_ir.transforms.tiling_attention import tile_attention
+from spu_ir.transforms.tiling_loops import (
+    Place,
+    parallel_loops,
+    sequential_loops,
+    view_of,
+    with_operands,
+)
+from spu_ir.transforms.tiling_packed import tile_pack, tile_unpack
 from spu_ir.transforms.tiling_rules import Map, Rule, rule_of
 
 LANES = 16
 """Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
-ATTENTION_ROWS = 64
-"""Query rows of one attention instruction."""
 TILE_ELEMENTS = 8192
 """Elements of one VPU tile: a few of them fill an L1 cache."""
 
@@ -77,7 +84,11 @@ class TilePass(ModulePass):
         elif isinstance(op, ConvOp):
             self._conv(emit, op)
         elif isinstance(op, AttentionOp):
-            _attention(emit, op)
+            tile_attention(emit, op)
+        elif isinstance(op, PackRowsOp):
+            tile_pack(emit, op, self.elements)
+        elif isinstance(op, UnpackRowsOp):
+            tile_unpack(emit, op, self.elements)
         else:
             rule = rule_of(op)
             if rule is None:
@@ -104,14 +115,14 @@ class TilePass(ModulePass):
                 break
         steps = {axis: step for axis, step in steps.items() if upper[axis] > 1}
 
-        def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
+        def body(inner: Emitter, places: Mapping[int, Place]) -> None:
             views = [
-                _view(inner, value, axes, places)
+                view_of(inner, value, axes, places)
                 for value, axes in zip(op.operands, rule.maps, strict=True)
             ]
-            inner.insert(_clone(op, views))
+            inner.insert(with_operands(op, views))
 
-        _parallel(emit, [(axis, shape[axis], step) for axis, step in steps.items()], body)
+        parallel_loops(emit, [(axis, shape[axis], step) for axis, step in steps.items()], body)
 
     def _matmul(self, emit: Emitter, op: MatmulOp) -> None:
         flat = [_flattened(emit, value, keep) for value, keep in _matmul_operands(op)]
@@ -120,19 +131,19 @@ class TilePass(ModulePass):
         share = _share(op)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
 
-        def tile(inner: Emitter, places: Mapping[int, _Place]) -> None:
-            views = [_view(inner, v, m, places) for v, m in zip(flat, maps, strict=True)]
-            inner.insert(_clone(op, views))
+        def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
+            views = [view_of(inner, v, m, places) for v, m in zip(flat, maps, strict=True)]
+            inner.insert(with_operands(op, views))
 
         # Rows that stay in L1 while every lane group passes over them.
         row_bytes = shape_of(op.x)[-1] * numpy_dtype(element_of(op.x)).itemsize
         tile_rows = max(1, min(_max_rows(share), self.tile_bytes // row_bytes))
         row_block = max(1, self.rows_a_block // tile_rows) * tile_rows
 
-        def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
-            _sequential(inner, [(0, tile_rows)], places, tile)
+        def body(inner: Emitter, places: Mapping[int, Place]) -> None:
+            sequential_loops(inner, [(0, tile_rows)], places, tile)
 
-        _parallel(emit, [(0, rows, row_block), (1, lanes, block)], body)
+        parallel_loops(emit, [(0, rows, row_block), (1, lanes, block)], body)
 
     def _conv(self, emit: Emitter, op: ConvOp) -> None:
         batch, height, width, lanes = emit.extents(op.init)
@@ -148,10 +159,10 @@ class TilePass(ModulePass):
         strides, dilations = integers(op.strides), integers(op.dilations)
         window = [dilations[a] * (weight[1 + a] - 1) + 1 for a in (0, 1)]
 
-        def tile(inner: Emitter, places: Mapping[int, _Place]) -> None:
+        def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
             group = places[4].offset if groups > 1 else 0
             first = inner.multiply(group, each)
-            lane = _Place(inner.add(first, places[3].offset), places[3].size)
+            lane = Place(inner.add(first, places[3].offset), places[3].size)
             shifted = {**places, 3: lane}
             n, y, x = (places[a] for a in (0, 1, 2))
             reach = inner.add(inner.multiply(inner.subtract(x.size, 1), strides[1]), window[1])
@@ -166,35 +177,29 @@ class TilePass(ModulePass):
                 [n.size, window[0], reach, weight[3]],
             )
             views = [
-                _view(inner, v, m, shifted) for v, m in zip(op.operands[1:], maps[1:], strict=True)
+                view_of(inner, v, m, shifted)
+                for v, m in zip(op.operands[1:], maps[1:], strict=True)
             ]
-            clone = _clone(op, [source, *views])
+            clone = with_operands(op, [source, *views])
             clone.properties["groups"] = IntegerAttr(1, i64)
             if groups > 1:
                 # Lane groups do not straddle the groups of the whole weight.
                 clone.attributes[GROUP_LANES] = IntegerAttr(each, i64)
             inner.insert(clone)
 
-        def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
-            row = {**places, 2: _Place(0, width)}
-            _sequential(inner, [(2, columns)], row, tile)
+        def body(inner: Emitter, places: Mapping[int, Place]) -> None:
+            row = {**places, 2: Place(0, width)}
+            sequential_loops(inner, [(2, columns)], row, tile)
 
         loops: list[tuple[int, Extent, int]] = [(0, batch, 1), (1, height, 1)]
         if groups > 1:
             loops.append((4, groups, 1))
-        _parallel(emit, [*loops, (3, each, block)], body)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tile lies along an axis."""
-
-    offset: Extent
-    size: Extent
+        parallel_loops(emit, [*loops, (3, each, block)], body)
 
 
 def _upper(function: func.FuncOp, extent: Extent, high: Mapping[str, int]) -> int:
-    return evaluate(function, extent, high)
+    """The largest value of an extent, given the largest of the named ones."""
+    return evaluate(function, bound_of(extent), high)
 
 
 def _share(op: EpilogueOp) -> int:
@@ -206,86 +211,6 @@ def _share(op: EpilogueOp) -> int:
 def _max_rows(share: int) -> int:
     """Rows whose accumulators fit the registers beside what a step loads."""
     return MAX_ROWS if share == 1 else 12
-
-
-def _clone(op: Operation, operands: Sequence[SSAValue]) -> Operation:
-    return type(op).create(
-        operands=operands, properties=dict(op.properties), attributes=dict(op.attributes)
-    )
-
-
-def _view(emit: Emitter, value: SSAValue, axes: Map, places: Mapping[int, _Place]) -> SSAValue:
-    """The part of an operand that a tile reads or writes."""
-    if not any(axis in places for axis in axes if axis is not None):
-        return value
-    extents = emit.extents(value)
-    chosen = [places.get(axis) if axis is not None else None for axis in axes]
-    offsets = [place.offset if place else 0 for place in chosen]
-    sizes = [place.size if place else e for place, e in zip(chosen, extents, strict=True)]
-    return emit.subview(value, offsets, sizes)
-
-
-def _cut(emit: Emitter, offset: SSAValue, extent: Extent, step: int) -> Extent:
-    """The size of the tile at `offset`: `step`, or what is left."""
-    if step == 1 or (isinstance(extent, int) and extent % step == 0):
-        return step
-    return emit.minimum(emit.subtract(extent, offset), step)
-
-
-def _parallel(
-    emit: Emitter,
-    loops: Sequence[tuple[int, Extent, int]],
-    body: Callable[[Emitter, Mapping[int, _Place]], None],
-) -> None:
-    """`scf.parallel` over (axis, extent, step); an axis of one tile needs no loop."""
-    fixed = {
-        axis: _Place(0, extent)
-        for axis, extent, step in loops
-        if isinstance(extent, int) and extent <= step
-    }
-    loops = [loop for loop in loops if loop[0] not in fixed]
-    if not loops:
-        body(emit, fixed)
-        return
-    block = Block(arg_types=[IndexType()] * len(loops))
-    inner = Emitter(InsertPoint.at_end(block))
-    places = dict(fixed)
-    for argument, (axis, extent, step) in zip(block.args, loops, strict=True):
-        places[axis] = _Place(argument, _cut(inner, argument, extent, step))
-    body(inner, places)
-    inner.insert(scf.ReduceOp())
-    loop = scf.ParallelOp(
-        [emit.index(0)] * len(loops),
-        [emit.index(extent) for _, extent, _ in loops],
-        [emit.index(step) for _, _, step in loops],
-        Region(block),
-    )
-    loop.attributes["cores"] = CoresAttr(IntAttr(CORES))
-    emit.insert(loop)
-
-
-def _sequential(
-    emit: Emitter,
-    order: Sequence[tuple[int, int]],
-    places: Mapping[int, _Place],
-    body: Callable[[Emitter, Mapping[int, _Place]], None],
-) -> None:
-    """Nested `scf.for` that cut `places` further by (axis, step), outermost first."""
-    if not order:
-        body(emit, places)
-        return
-    (axis, step), *rest = order
-    offset, extent = places[axis].offset, places[axis].size
-    if isinstance(extent, int) and extent <= step:
-        _sequential(emit, rest, places, body)
-        return
-    block = Block(arg_types=[IndexType()])
-    inner = Emitter(InsertPoint.at_end(block))
-    size = _cut(inner, block.args[0], extent, step)
-    place = _Place(inner.add(offset, block.args[0]), size)
-    _sequential(inner, rest, {**places, axis: place}, body)
-    inner.insert(scf.YieldOp())
-    emit.insert(scf.ForOp(emit.index(0), emit.index(extent), emit.index(step), [], Region(block)))
 
 
 def _matmul_operands(op: MatmulOp) -> list[tuple[SSAValue, int]]:
@@ -319,58 +244,6 @@ def _epilogue_maps(
     ]
     maps += [axes for value, axes in optional if value is not None]
     return [*maps, [*rows, lanes]]
-
-
-def _attention(emit: Emitter, op: AttentionOp) -> None:
-    """One head, and 64 query rows (all of them when causal), a tile."""
-    batch, rows, _ = emit.extents(op.init)
-    heads, kv_heads = op.heads.value.data, op.kv_heads.value.data
-    size, v_size = shape_of(op.q)[2] // heads, shape_of(op.v)[2] // kv_heads
-    causal = bool(op.causal.value.data)
-
-    def body(inner: Emitter, places: Mapping[int, _Place]) -> None:
-        b, head = places[0], places[1]
-        row = places.get(2, _Place(0, rows))
-        shared = heads // kv_heads
-        kv = head.offset
-        if shared > 1:
-            kv = inner.divide(head.offset, shared)
-        keys = inner.extents(op.k)[1]
-        q = inner.subview(
-            op.q,
-            [b.offset, row.offset, inner.multiply(head.offset, size)],
-            [b.size, row.size, size],
-        )
-        k = inner.subview(op.k, [b.offset, 0, inner.multiply(kv, size)], [b.size, keys, size])
-        v = inner.subview(op.v, [b.offset, 0, inner.multiply(kv, v_size)], [b.size, keys, v_size])
-        out = inner.subview(
-            op.init,
-            [b.offset, row.offset, inner.multiply(head.offset, v_size)],
-            [b.size, row.size, v_size],
-        )
-        mask = None
-        if op.mask is not None:
-            by = [0, 1, 2, None]
-            axes = [None if d == 1 else a for a, d in zip(by, shape_of(op.mask), strict=True)]
-            mask = _view(inner, op.mask, axes, {0: b, 1: head, 2: row})
-        clone = AttentionOp(
-            q,
-            k,
-            v,
-            mask,
-            out,
-            heads=1,
-            kv_heads=1,
-            scale=op.scale.value.data,
-            causal=causal,
-            attributes=dict(op.attributes),
-        )
-        inner.insert(clone)
-
-    loops: list[tuple[int, Extent, int]] = [(0, batch, 1), (1, heads, 1)]
-    if not causal:
-        loops.append((2, rows, ATTENTION_ROWS))
-    _parallel(emit, loops, body)
 
 
 def _expand(op: Operation) -> list[Operation]:

@@ -162,6 +162,20 @@ static inline void vpu_table_u8(const uint8_t *table, const uint8_t *x, uint8_t 
 #endif
 }
 
+/* ---- packed rows ------------------------------------------------------------------------------ */
+
+/* offsets[0..batch] of the rows of real[batch][seq], whose samples are `stride` apart: each sample
+ * has as many rows as the position behind its last real one (not 0) */
+static inline void vpu_row_offsets(const uint8_t *real, int64_t stride, int64_t batch, int64_t seq,
+                                   int64_t *offsets) {
+  offsets[0] = 0;
+  for (int64_t b = 0; b < batch; b++) {
+    int64_t rows = seq;
+    while (rows > 0 && !real[b * stride + rows - 1]) rows--;
+    offsets[b + 1] = offsets[b] + rows;
+  }
+}
+
 /* ---- indices ---------------------------------------------------------------------------------- */
 
 /* where the largest of n >= 1 elements `stride` apart is, the first one (or the last one);

@@ -28,7 +28,7 @@ func.func @attention(%q: tensor<?x?x384xf32>, %k: tensor<?x?x384xf32>, %v: tenso
 // CHECK: %y = spu.attention %q, %k, %v mask(%mask : tensor<?x1x1x?xf32>) into %init {heads = 12 : i64, kv_heads = 12 : i64, scale = 1.250000e-01 : f32} : tensor<?x?x384xf32>, tensor<?x?x384xf32>, tensor<?x?x384xf32>, tensor<?x?x384xf32> -> tensor<?x?x384xf32>
 // GENERIC-LABEL: sym_name = "attention"
 // GENERIC: "spu.attention"(%q, %k, %v, %mask, %init) <{
-// GENERIC-SAME: operandSegmentSizes = array<i32: 1, 1, 1, 1, 1>
+// GENERIC-SAME: operandSegmentSizes = array<i32: 1, 1, 1, 1, 0, 1>
 
 // Grouped queries, causal, another size of the values, no mask, on buffers.
 func.func @causal(%q: memref<1x9x64xf32>, %k: memref<1x9x16xf32>, %v: memref<1x9x8xf32>, %init: memref<1x9x32xf32>) {
