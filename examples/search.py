@@ -29,7 +29,7 @@ from tokenizers import Tokenizer
 
 import spu_ir
 from spu_ir import zoo
-from spu_ir.api import PRECISIONS, Precision
+from spu_ir.api import Precision
 from spu_ir.zoo.minilm_model import MAX_TOKENS
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -185,7 +185,7 @@ def show(result: dict[str, Any], console: Console) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Semantic search with all-MiniLM-L6-v2.")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "int8"), default="int8")
     parser.add_argument("--threads", type=int, help="default: one a core")
     options = parser.parse_args(arguments)
     try:

@@ -13,16 +13,27 @@ from spu_ir._version import __version__
 from spu_ir.errors import SpuError
 
 if TYPE_CHECKING:
-    from spu_ir.api import compile
+    from spu_ir.api import compile, sensitivity
     from spu_ir.runtime.model import CompiledModel, load
+    from spu_ir.transforms.sensitivity import SensitivityReport
 
 _LAZY = {
     "compile": "spu_ir.api",
     "CompiledModel": "spu_ir.runtime.model",
     "load": "spu_ir.runtime.model",
+    "SensitivityReport": "spu_ir.transforms.sensitivity",
+    "sensitivity": "spu_ir.api",
 }
 
-__all__ = ["CompiledModel", "SpuError", "__version__", "compile", "load"]
+__all__ = [
+    "CompiledModel",
+    "SensitivityReport",
+    "SpuError",
+    "__version__",
+    "compile",
+    "load",
+    "sensitivity",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipelineCallbackType
 
 from spu_ir.errors import SpuError
+from spu_ir.quantisation import (
+    WITHOUT_FEEDS,
+    Activations,
+    Feeds,
+    Precision,
+    Progress,
+    Quantisation,
+    check,
+)
 from spu_ir.tools.dump import DUMP_VARIABLE, dump_callback
 
 if TYPE_CHECKING:
@@ -21,18 +29,14 @@ if TYPE_CHECKING:
 
     from spu_ir.runtime.model import CompiledModel
     from spu_ir.runtime.program import Program
+    from spu_ir.transforms.sensitivity import SensitivityReport
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Feeds = Mapping[str, Array]
-Precision = Literal["fp32", "bf16", "int8"]
-Activations = Literal["auto", "dynamic", "static"]
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+Padding = Literal["compute", "skip"]
+"""Whether padded rows of a batch are computed as any others, or left out."""
 
 TARGETS = ("s4", "s10", "s30")
+PADDINGS: tuple[Padding, ...] = ("compute", "skip")
 RATIOS = (1, 2, 4, 8, 16, 32)
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
-ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
 
 
 def new_context() -> Context:
@@ -86,47 +90,61 @@ def lower(
     precision: Precision = "int8",
     sparsity: int | None = None,
     calibration: Iterable[Feeds] | None = None,
-    observer: str = "minmax",
-    activations: Activations = "auto",
+    quantisation: Quantisation | None = None,
     shapes: Mapping[str, Any] | None = None,
     target: str = "s4",
+    padding: Padding = "compute",
     progress: Progress | None = None,
 ) -> tuple[Program, Compilation]:
-    """Everything of `compile` up to the C text: the program, and how it came about."""
+    """
+    Everything of `compile` up to the C text: the program, and how it came about.
+
+    `quantisation`, when given, says the precision too.
+    """
     from spu_ir.codegen.program import emit_program
     from spu_ir.codegen.report import layer_report
+    from spu_ir.transforms import pipelines
+
+    quantisation = quantisation or Quantisation(precision)
+    precision = quantisation.precision
+    check("target", target, TARGETS)
+    check("padding", padding, PADDINGS)
+    quantisation.check(calibrated=calibration is not None)
+    job = _to_tensors(model, precision, sparsity, shapes, progress, padding)
+    quantisation.prepare(job.module, job.ctx, calibration, job.report)
+    job.run("quantised", pipelines.quantise(precision, quantisation.activations))
+    report = layer_report(job.module)
+    job.run("tiled", pipelines.MEMORY)
+    job.report("emit C", 0, 1)
+    settings = (
+        f"target {target}, precision {precision}, sparsity {sparsity or 'as given'}, "
+        f"padding {padding}"
+    )
+    program = emit_program(job.module, job.ctx, report, settings)
+    return program, job
+
+
+def _to_tensors(
+    model: str | os.PathLike[str] | ModelProto | bytes,
+    precision: Precision,
+    sparsity: int | None,
+    shapes: Mapping[str, Any] | None,
+    progress: Progress | None,
+    padding: Padding = "compute",
+) -> Compilation:
+    """A model on tensors, pruned and in f32: what calibration sees."""
     from spu_ir.frontend import import_model
     from spu_ir.transforms import pipelines
-    from spu_ir.transforms.calibrate import calibrate
-    from spu_ir.transforms.observers import observer_called
 
-    _check("target", target, TARGETS)
-    _check("precision", precision, PRECISIONS)
-    _check("activations", activations, ACTIVATIONS)
-    observer_called(observer)
     if sparsity is not None:
-        _check("sparsity", sparsity, RATIOS)
+        check("sparsity", sparsity, RATIOS)
     ctx = new_context()
     job = Compilation(ctx, import_model(model, ctx, shapes=shapes), progress)
     job.run("onnx", ())
     job.run("graph", pipelines.GRAPH)
-    job.run("tensor", (*pipelines.LOWER, *pipelines.sparsify(sparsity, precision)))
-    if calibration is not None and precision == "int8":
-        total = len(calibration) if isinstance(calibration, Sized) else 0
-        calibrate(
-            job.module,
-            ctx,
-            calibration,
-            lambda done: job.report("calibrate", done, total),
-            observer,
-        )
-    job.run("quantised", pipelines.quantise(precision, activations))
-    report = layer_report(job.module)
-    job.run("tiled", pipelines.MEMORY)
-    job.report("emit C", 0, 1)
-    settings = f"target {target}, precision {precision}, sparsity {sparsity or 'as given'}"
-    program = emit_program(job.module, ctx, report, settings)
-    return program, job
+    passes = (*pipelines.LOWER, *pipelines.padding(padding))
+    job.run("tensor", (*passes, *pipelines.sparsify(sparsity, precision)))
+    return job
 
 
 def compile(
@@ -138,8 +156,11 @@ def compile(
     calibration: Iterable[Feeds] | None = None,
     observer: str = "minmax",
     activations: Activations = "auto",
+    bias_correction: bool = False,
+    budget: float = 0.1,
+    tolerance: float | None = None,
     shapes: Mapping[str, Any] | None = None,
-    padding: str = "compute",
+    padding: Padding = "compute",
     threads: int | None = None,
     progress: Progress | None = None,
     levels: Sequence[str] | None = None,
@@ -147,15 +168,22 @@ def compile(
     """
     Compile an ONNX model (a path, a proto, or the bytes of a file) for a card.
 
-    `target` is one of "s4", "s10", "s30". `precision` "int8" quantises products dynamically by
-    row, convolutions statically (then `calibration`, an iterable of feeds, is needed); "bf16" and
-    "fp32" need none. `activations` "dynamic" or "static" asks for one of the two for all products
-    ("auto" is static for both in a calibrated network with convolutions), and `observer` is how
-    static ranges are chosen: "minmax", "percentile" (99.99, or "percentile:99.9"), "entropy" or
-    "mse". `sparsity` prunes the weights to one in 2, 4, 8, 16 or 32; None keeps them,
-    and uses whatever zeros they have. `shapes` bounds run-time extents, `{"batch": (1, 64)}`,
-    fixes them, `{"batch": 1}`, or gives an input's dims, `{"input": [1, 3, 224, 224]}`; `run`
-    then takes any extents within the bounds. `padding` must be "compute". `threads` limits a
+    `target` is one of "s4", "s10", "s30". `precision` is "fp32", "bf16", "int8" or "mixed", which
+    is "int8" but for the layers that it would hurt most. `sparsity` prunes the weights to one in
+    2, 4, 8, 16 or 32; None keeps them, and uses whatever zeros they have.
+
+    Of INT8 (docs/quantisation.md): `calibration` is an iterable of feeds, a generator too, which
+    convolutions need. `activations` "dynamic" gives each row of an input a scale at run time,
+    "static" the whole input one from calibration, "auto" what suits the network. `observer` says
+    how static ranges are chosen: "minmax", "percentile" (99.99, or "percentile:99.9"), "entropy"
+    or "mse". `bias_correction` takes the mean error that quantisation adds off the biases.
+    `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16; with
+    `tolerance` it stops where the estimated relative L2 error of the outputs is below that.
+
+    `shapes` bounds run-time extents, `{"batch": (1, 64)}`, fixes them, `{"batch": 1}`, or gives
+    an input's dims, `{"input": [1, 3, 224, 224]}`; `run` then takes any extents within the
+    bounds. `padding` "skip" computes the real rows of padded samples only, for models whose
+    attention has a padding mask (docs/padding.md); "compute" computes all. `threads` limits a
     run's threads (default: the processors of this process). `progress(what, done, total)` is
     called as work proceeds. `levels` are the ISA levels to build (default: the host's best).
 
@@ -164,16 +192,18 @@ def compile(
     from spu_ir.runtime.build import build
     from spu_ir.runtime.model import CompiledModel
 
-    _check("padding", padding, ("compute",))
+    check("padding", padding, ("compute",))
+    quantisation = Quantisation(
+        precision, activations, observer, bias_correction, budget, tolerance
+    )
     program, job = lower(
         model,
-        precision=precision,
         sparsity=sparsity,
         calibration=calibration,
-        observer=observer,
-        activations=activations,
+        quantisation=quantisation,
         shapes=shapes,
         target=target,
+        padding=padding,
         progress=progress,
     )
     if progress is not None:
@@ -188,17 +218,44 @@ def compile(
         stages=job.stages,
         options={
             "target": target,
-            "precision": precision,
+            **asdict(quantisation),
             "sparsity": sparsity,
-            "observer": observer,
-            "activations": activations,
             "padding": padding,
         },
     )
 
 
-def _check(what: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise SpuError(
-            f"{what} {value!r} is not known", remedy=f"use {', '.join(map(str, allowed))}"
-        )
+def sensitivity(
+    model: str | os.PathLike[str] | ModelProto | bytes,
+    *,
+    calibration: Iterable[Feeds],
+    sparsity: int | None = None,
+    activations: Activations = "auto",
+    observer: str = "minmax",
+    shapes: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> SensitivityReport:
+    """
+    For each layer of an ONNX model, how much it would change the outputs were it alone in INT8.
+
+    Errors are ||y - f32|| / ||f32|| of the outputs, against f32 of the same weights, pruned if
+    `sparsity` says so; the arguments are those of `compile`. Nothing is compiled: the network
+    runs in the interpreter, on the first 4 feeds. Raises SpuError for anything wrong with the
+    model or the arguments.
+    """
+    from spu_ir.transforms.sensitivity import FEEDS, report
+
+    quantisation = Quantisation("int8", activations, observer)
+    quantisation.check(calibrated=True)
+    job = _to_tensors(model, "int8", sparsity, shapes, progress)
+    feeds = list(calibration)
+    if not feeds:
+        raise SpuError("there is no feed to measure with", remedy=WITHOUT_FEEDS)
+    quantisation.prepare(job.module, job.ctx, feeds, job.report)
+    return report(
+        job.module,
+        job.ctx,
+        feeds[:FEEDS],
+        activations,
+        lambda done, total: job.report("sensitivity", done, total),
+    )

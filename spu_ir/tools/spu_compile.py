@@ -4,6 +4,8 @@
     spu-compile model.onnx -o model.spu --shapes batch=1:64,seq=1:512
     spu-compile resnet50.onnx -o resnet50.spu --sparsity 16 --calibration feeds.npz
     spu-compile model.onnx --precision fp32 --export-c c_program
+    spu-compile model.onnx -o m.spu --precision mixed --calibration feeds.npz --bias-correction
+    spu-compile model.onnx --sensitivity --calibration feeds.npz
 """
 
 from __future__ import annotations
@@ -23,8 +25,22 @@ from spu_ir.tools.command import exit_code
 if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
     from spu_ir.runtime.program import Json
+    from spu_ir.transforms.sensitivity import SensitivityReport
 
 Progress = Callable[[str, int, int], None]
+
+COLUMNS = (
+    "layer",
+    "op",
+    "shape",
+    "precision",
+    "density",
+    "format",
+    "bytes",
+    "padding",
+    "reason",
+)
+"""Of the report, in the order of `CompiledModel.report`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--export-c", type=Path, metavar="DIR", help="write the program as C")
     parser.add_argument("--target", default="s4", metavar="CARD", help="s4 (default), s10 or s30")
     parser.add_argument(
-        "--precision", default="int8", metavar="P", help="int8 (default), bf16 or fp32"
+        "--precision",
+        default="int8",
+        metavar="P",
+        help="int8 (default), bf16, fp32, or mixed: int8 but for the layers it would hurt most",
     )
     parser.add_argument(
         "--sparsity",
@@ -58,10 +77,12 @@ def _parser() -> argparse.ArgumentParser:
         "name=[1,3,224,224]; separated by commas",
     )
     parser.add_argument(
-        "--calibration",
-        metavar="FILE.npz",
-        help="inputs for static quantisation: arrays called as the inputs, or 0/input, 1/input",
+        "--padding",
+        default="compute",
+        metavar="P",
+        help="compute (default) or skip: the rows behind a sample's end, as the mask marks it",
     )
+    _add_quantisation(parser)
     parser.add_argument(
         "--levels",
         metavar="A,B",
@@ -71,11 +92,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_quantisation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("INT8 (docs/quantisation.md)")
+    group.add_argument(
+        "--calibration",
+        metavar="FILE.npz",
+        help="inputs to calibrate with: arrays called as the inputs, or 0/input, 1/input",
+    )
+    group.add_argument(
+        "--activations",
+        default="auto",
+        metavar="A",
+        help="scales of activations: dynamic, static, or auto (default), what suits the network",
+    )
+    group.add_argument(
+        "--observer",
+        default="minmax",
+        metavar="O",
+        help="how static ranges are chosen: minmax (default), percentile, percentile:99.9, "
+        "entropy or mse",
+    )
+    group.add_argument(
+        "--bias-correction",
+        action="store_true",
+        help="take the mean error that quantisation adds off the biases",
+    )
+    group.add_argument(
+        "--budget",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of the multiply-accumulates that --precision mixed may compute in bf16 (0.1)",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="ERROR",
+        help="take no more layers out of int8 once the outputs' estimated error is below this",
+    )
+    group.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="print what int8 would cost at each layer, instead of compiling",
+    )
+
+
 def _run(options: argparse.Namespace) -> None:
     from spu_ir.api import compile
     from spu_ir.frontend import parse_shapes
     from spu_ir.transforms.calibrate import read_feeds
 
+    if options.sensitivity:
+        _print_sensitivity(options)
+        return
     if options.output is None and options.export_c is None:
         raise SpuError("nothing would be written", remedy="give --output or --export-c")
     levels = options.levels.split(",") if options.levels else None
@@ -87,7 +156,13 @@ def _run(options: argparse.Namespace) -> None:
             precision=options.precision,
             sparsity=options.sparsity,
             shapes=parse_shapes(options.shapes),
+            padding=options.padding,
             calibration=read_feeds(options.calibration) if options.calibration else None,
+            activations=options.activations,
+            observer=options.observer,
+            bias_correction=options.bias_correction,
+            budget=options.budget,
+            tolerance=options.tolerance,
             progress=progress,
         )
         progress("write", 0, 1)
@@ -105,6 +180,33 @@ def _run(options: argparse.Namespace) -> None:
         if folder is not None:
             print(f"{what}: {folder}")
     print(f"compiled in {seconds:.1f} s")
+
+
+def _print_sensitivity(options: argparse.Namespace) -> None:
+    from spu_ir.api import sensitivity
+    from spu_ir.frontend import parse_shapes
+    from spu_ir.transforms.calibrate import read_feeds
+
+    if options.output is not None or options.export_c is not None:
+        raise SpuError("--sensitivity compiles nothing", remedy="leave out --output and --export-c")
+    if options.calibration is None:
+        raise SpuError(
+            "sensitivity is measured on inputs", remedy="give some with --calibration feeds.npz"
+        )
+    with _progress(quiet=options.json) as progress:
+        report = sensitivity(
+            options.model,
+            sparsity=options.sparsity,
+            shapes=parse_shapes(options.shapes),
+            calibration=read_feeds(options.calibration),
+            activations=options.activations,
+            observer=options.observer,
+            progress=progress,
+        )
+    if options.json:
+        print(json.dumps({"model": str(options.model), **report.json()}, indent=2))
+    else:
+        print_sensitivity(report)
 
 
 @contextmanager
@@ -132,7 +234,7 @@ def print_report(model: CompiledModel) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold")
-    for name in ("layer", "op", "shape", "precision", "density", "format", "bytes", "reason"):
+    for name in COLUMNS:
         right = name in ("density", "bytes")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     others = 0
@@ -144,6 +246,34 @@ def print_report(model: CompiledModel) -> None:
     console = Console()
     console.print(table)
     console.print(f"and {others} ops on the VPU", highlight=False)
+
+
+def print_sensitivity(report: SensitivityReport) -> None:
+    """Print what INT8 costs at every layer, the most sensitive first."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for name in ("layer", "op", "weight", "MACs", "share", "error", "own error"):
+        right = name not in ("layer", "op", "weight")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in report.layers:
+        table.add_row(
+            escape(_cell("layer", row.layer)),
+            row.op,
+            escape(row.shape),
+            f"{row.macs:,}",
+            f"{row.share:.1%}",
+            f"{row.error:.2e}",
+            f"{row.own_error:.2e}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"all in int8: error {report.error:.2e} of the outputs, over {report.feeds} feeds",
+        highlight=False,
+    )
 
 
 def _cell(name: str, value: Json) -> str:

@@ -1,0 +1,108 @@
+"""How INT8 is made of a network in f32: the options, and the steps before `quantise`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp
+
+from spu_ir.errors import SpuError
+
+Precision = Literal["fp32", "bf16", "int8", "mixed"]
+Activations = Literal["auto", "dynamic", "static"]
+Feeds: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "mixed")
+ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
+
+WITHOUT_FEEDS = "pass calibration=[feeds...], some inputs of the model (--calibration feeds.npz)"
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What `spu_ir.compile` can be told of INT8; docs/quantisation.md explains each."""
+
+    precision: Precision = "int8"
+    activations: Activations = "auto"
+    observer: str = "minmax"
+    bias_correction: bool = False
+    budget: float = 0.1
+    tolerance: float | None = None
+
+    def check(self, *, calibrated: bool) -> None:
+        """Raises SpuError for options that are unknown or need what is not there."""
+        from spu_ir.transforms.observers import observer_called
+
+        check("precision", self.precision, PRECISIONS)
+        check("activations", self.activations, ACTIVATIONS)
+        observer_called(self.observer)
+        if self.bias_correction and not self.quantises:
+            raise SpuError(
+                f"bias correction is for INT8, and precision is {self.precision!r}",
+                remedy="use precision='int8' or 'mixed', or leave it out",
+            )
+        for what, needed in (
+            ("precision 'mixed'", self.precision == "mixed"),
+            ("bias correction", self.bias_correction),
+            ("activations 'static'", self.quantises and self.activations == "static"),
+        ):
+            if needed and not calibrated:
+                raise SpuError(f"{what} needs calibration data", remedy=WITHOUT_FEEDS)
+
+    @property
+    def quantises(self) -> bool:
+        """Whether there will be INT8 products."""
+        return self.precision in ("int8", "mixed")
+
+    def prepare(
+        self, module: ModuleOp, ctx: Context, feeds: Iterable[Feeds] | None, progress: Progress
+    ) -> None:
+        """
+        Calibrate a module on tensors, in f32, choose what stays bf16, and correct biases.
+
+        The feeds are run one at a time; they are kept when there is more than one thing to do.
+        """
+        from spu_ir.transforms.calibrate import calibrate
+        from spu_ir.transforms.choose_precision import choose_precision
+        from spu_ir.transforms.correct_bias import correct_bias
+
+        if feeds is None or not self.quantises:
+            return
+        again = self.precision == "mixed" or self.bias_correction
+        feeds = list(feeds) if again else feeds
+        total = len(feeds) if isinstance(feeds, Sized) else 0
+        calibrate(
+            module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer
+        )
+        if self.precision == "mixed":
+            choose_precision(
+                module,
+                ctx,
+                list(feeds),
+                budget=self.budget,
+                tolerance=self.tolerance or 0.0,
+                mode=self.activations,
+                progress=lambda done, of: progress("sensitivity", done, of),
+            )
+        if self.bias_correction:
+            correct_bias(
+                module,
+                ctx,
+                feeds,
+                self.activations,
+                lambda done: progress("correct biases", done, total),
+            )
+
+
+def check(what: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raises SpuError when `value` is none of those allowed."""
+    if value not in allowed:
+        raise SpuError(
+            f"{what} {value!r} is not known", remedy=f"use {', '.join(map(str, allowed))}"
+        )
