@@ -1,5 +1,6 @@
 /* One exported function for every VPU instruction, for test_vpu_kernel.py. */
 #include "attention.h"
+#include "attention_int8.h"
 #include "vpu.h"
 
 #define EACH16 for (int64_t j = 0, c = n < 16 ? n : 16; j < n; j += 16, c = n - j < 16 ? n - j : 16)
@@ -235,6 +236,20 @@ EXPORT(spu_attention_f32,
         int64_t causal_first),
        (q, q_stride, k, k_stride, v, v_stride, mask, mask_row, mask_col, out, out_stride, rows,
         keys, d, dv, scale, causal_first))
+EXPORT(spu_pack_keys,
+       (const float *k, int64_t stride, int64_t keys, int32_t d, uint8_t *packed, float *scale),
+       (k, stride, keys, d, packed, scale))
+EXPORT(spu_pack_values,
+       (const float *v, int64_t stride, int64_t keys, int32_t d, int8_t *packed, float *inverse,
+        float *level),
+       (v, stride, keys, d, packed, inverse, level))
+EXPORT(spu_attention_int8,
+       (const float *q, int64_t q_stride, const uint8_t *k, const float *k_scale, const int8_t *v,
+        const float *v_inverse, const float *v_level, const float *mask, int64_t mask_row,
+        int64_t mask_col, float *out, int64_t out_stride, int32_t rows, int64_t keys, int32_t d,
+        int32_t dv, float scale, int64_t causal_first),
+       (q, q_stride, k, k_scale, v, v_inverse, v_level, mask, mask_row, mask_col, out, out_stride,
+        rows, keys, d, dv, scale, causal_first))
 EXPORT(spu_batch_matmul_f32,
        (const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_row, int64_t b_col,
         float *out, int64_t out_row, int64_t rows, int64_t cols, int64_t depth, float alpha),

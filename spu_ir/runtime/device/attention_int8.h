@@ -1,0 +1,499 @@
+/*
+ * INT8 attention of one head: scores and weighted sums are exact int32 sums of bytes, softmax is
+ * f32 and gives bytes. docs/numerics.md has the formulas.
+ *
+ * Keys and values are quantised by row and packed once a head (spu_pack_keys, spu_pack_values),
+ * in blocks of 64 keys. Six query rows at a time meet eight blocks: all their scores, then all
+ * their exponentials, then all their sums, so that every step has much that is independent. A
+ * value's scale is part of its key's exponential: e = 2^(score + log2(scale)), in bytes relative
+ * to the block's largest, which sums the packed values directly; e / scale adds up to the divisor.
+ */
+#ifndef SPU_ATTENTION_INT8_H
+#define SPU_ATTENTION_INT8_H
+
+#include "numerics.h"
+#include "spu_tile.h"
+
+enum {
+  SPU_QUERIES = 6,     /* rows of one tile: 24 accumulators, 4 operands */
+  SPU_KEY_BLOCK = 64,  /* keys of one row of bytes */
+  SPU_KEY_BLOCKS = 8,  /* blocks that are scored before any is summed */
+  SPU_HEAD_BYTES = 256 /* the largest head */
+};
+/* steps of their own: in one large function GCC keeps too little in registers */
+#define SPU_STAGE static __attribute__((noinline, unused))
+#define SPU_LOG2_E 1.44269504088896341f
+#define SPU_LN_2 0.693147180559945309f
+
+/* ---- packing ---------------------------------------------------------------------------- */
+
+/* the scale max|x| / 127 of a row of n floats (1 of a row of zeros), and 127 / max|x| */
+SPU_INLINE float spu_head_scale(const float *x, int32_t n, float *inverse) {
+  f32x16 most = spu_splat(0.0f);
+  for (int32_t c = 0; c < n; c += 16)
+    most = spu_max(spu_abs(spu_load_f32(x + c, n - c < 16 ? n - c : 16)), most);
+  const float peak = spu_tree_max(most);
+  *inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
+  return peak == 0.0f ? 1.0f : peak / 127.0f;
+}
+
+/* `count` <= 16 floats as -127..127 */
+SPU_INLINE i32x16 spu_head_values(const float *x, int32_t count, float inverse) {
+  return spu_quantise(spu_load_f32(x, count), inverse, 0, -127, 127);
+}
+
+/*
+ * k [keys, d] f32 -> u8 with the zero point 128, [blocks][quads of d][64 keys][4], and the scale of
+ * every key. Keys that fill up the last block have the scale 0; what they hold is of no account.
+ */
+static inline void spu_pack_keys(const float *k, int64_t stride, int64_t keys, int32_t d,
+                                 uint8_t *packed, float *scale) {
+  const int32_t quads = (d + 3) / 4;
+  uint8_t row[SPU_HEAD_BYTES];
+  for (int64_t key = 0; key < keys; key++) {
+    const float *from = k + key * stride;
+    uint8_t *to =
+        packed + key / SPU_KEY_BLOCK * quads * 256 + key % SPU_KEY_BLOCK * 4;
+    float inverse;
+    scale[key] = spu_head_scale(from, d, &inverse);
+    for (int32_t c = 0; c < d; c += 16)
+      spu_store_u8(row + c, spu_head_values(from + c, d - c < 16 ? d - c : 16, inverse) + 128,
+                   16);
+    for (int32_t q = 0; q < quads; q++) memcpy(to + q * 256, row + 4 * q, 4);
+  }
+  for (int64_t key = keys; key % SPU_KEY_BLOCK; key++) scale[key] = 0.0f;
+}
+
+/*
+ * v [keys, d] f32 -> i8, [blocks][16 quads of keys][channels, a multiple of 16][4 keys]. Of every
+ * key, 1 / scale and log2(scale). Keys that fill up the last block are 0, with 0 and -infinity:
+ * they are hidden.
+ */
+static inline void spu_pack_values(const float *v, int64_t stride, int64_t keys, int32_t d,
+                                   int8_t *packed, float *inverse, float *level) {
+  const int32_t wide = (d + 15) & ~15;
+  const int64_t padded = (keys + SPU_KEY_BLOCK - 1) / SPU_KEY_BLOCK * SPU_KEY_BLOCK;
+  for (int64_t key = 0; key < padded; key++) {
+    float by;
+    level[key] = key < keys ? spu_head_scale(v + key * stride, d, &by) : 0.0f;
+    inverse[key] = key >= keys ? 0.0f : by == 0.0f ? 1.0f : by;
+  }
+  for (int64_t key = 0; key < padded; key += 16) {
+    const f32x16 log2 = spu_log(spu_load_f32(level + key, 16)) * spu_splat(SPU_LOG2_E);
+    spu_store_f32(level + key, log2, 16);
+  }
+  for (int64_t key = 0; key < padded; key += 4) {
+    for (int32_t c = 0; c < d; c += 16) {
+      u32x16 word = {0};
+      for (int64_t i = 0; i < 4 && key + i < keys; i++) {
+        const float *from = v + (key + i) * stride + c;
+        const i32x16 one = spu_head_values(from, d - c < 16 ? d - c : 16, inverse[key + i]);
+        word |= ((u32x16)one & 0xffu) << (8 * i);
+      }
+      memcpy(packed + key * wide + 4 * c, &word, 64);
+    }
+  }
+}
+
+typedef int16_t i16x32 __attribute__((vector_size(64)));
+typedef uint16_t u16x32 __attribute__((vector_size(64)));
+
+/* ---- products of bytes ------------------------------------------------------------------ */
+
+/* Nothing, on a vector register: GCC must not see that accumulators begin equal, or it copies. */
+#if defined(SPU_AVX512)
+#define SPU_HELD(v) __asm__("" : "+v"(v))
+#else
+#define SPU_HELD(v) (void)0
+#endif
+
+#if defined(__AVX2__) && !defined(SPU_AVX512)
+/* half a vector of spu_dot4, without vpmaddubsw, which would saturate */
+SPU_INLINE __m256i spu_dot4_half(__m256i acc, __m256i x, __m256i y) {
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(y, 8), 8);
+  const __m256i evens = _mm256_madd_epi16(_mm256_and_si256(x, _mm256_set1_epi16(0xff)), even);
+  const __m256i odds = _mm256_madd_epi16(_mm256_srli_epi16(x, 8), _mm256_srai_epi16(y, 8));
+  return _mm256_add_epi32(acc, _mm256_add_epi32(evens, odds));
+}
+#endif
+
+/* acc[l] + the sum over i < 4 of x[4 l + i] * y[4 l + i]: x unsigned bytes, y signed ones */
+SPU_INLINE i32x16 spu_dot4(i32x16 acc, i32x16 x, i32x16 y) {
+#if defined(SPU_AVX512)
+  return (i32x16)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)x, (__m512i)y);
+#else
+  /* 255 * 127 fits 16 bits; even bytes, then odd ones; the even products, then the odd ones */
+  const i16x32 even = (i16x32)(((u16x32)x & 0xff)) * ((i16x32)((u16x32)y << 8) >> 8);
+  const i16x32 odd = (i16x32)((u16x32)x >> 8) * ((i16x32)y >> 8);
+  acc = acc + (((i32x16)((u32x16)even << 16)) >> 16) + (((i32x16)even) >> 16);
+  return acc + (((i32x16)((u32x16)odd << 16)) >> 16) + (((i32x16)odd) >> 16);
+#endif
+}
+SPU_INLINE i32x16 spu_four_bytes(const void *p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return spu_isplat(four);
+}
+SPU_INLINE i32x16 spu_lane_bytes(const void *p) {
+  i32x16 v;
+  memcpy(&v, p, 64);
+  return v;
+}
+
+/*
+ * acc[r][g] += over `quads` steps: lanes[step * lane_step + 64 g] . four[r * row + 4 step], of
+ * which `keys` says whether the lanes are the unsigned factor. groups is a literal.
+ */
+SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERIES][4], const void *lanes,
+                                  int64_t lane_step, const void *four, int64_t row,
+                                  int32_t quads, const int groups, const int keys) {
+  const uint8_t *l = lanes, *f = four;
+#if defined(SPU_AVX512)
+  for (int32_t c = 0; c < quads; c++, l += lane_step) {
+    i32x16 x[4];
+    SPU_UNROLL
+    for (int g = 0; g < groups; g++) {
+      x[g] = spu_lane_bytes(l + 64 * g);
+      SPU_HELD(x[g]);
+    }
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      const i32x16 y = spu_four_bytes(f + r * row + 4 * c);
+      SPU_UNROLL
+      for (int g = 0; g < groups; g++)
+        acc[r][g] = keys ? spu_dot4(acc[r][g], x[g], y) : spu_dot4(acc[r][g], y, x[g]);
+    }
+  }
+#elif defined(__AVX2__) /* GCC keeps vectors of 64 bytes in memory */
+  for (int r = 0; r < SPU_QUERIES; r++)
+    for (int g = 0; g < 2 * groups; g++) {
+      __m256i sum, *half = (__m256i *)(void *)acc[r];
+      memcpy(&sum, half + g, 32);
+      for (int32_t c = 0; c < quads; c++) {
+        int32_t bytes;
+        memcpy(&bytes, f + r * row + 4 * c, 4);
+        const __m256i y = _mm256_set1_epi32(bytes);
+        const uint8_t *from = l + c * lane_step + 32 * g;
+        const __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)from);
+        sum = keys ? spu_dot4_half(sum, x, y) : spu_dot4_half(sum, y, x);
+      }
+      memcpy(half + g, &sum, 32);
+    }
+#else /* registers hold one accumulator */
+  for (int r = 0; r < SPU_QUERIES; r++)
+    for (int g = 0; g < groups; g++) {
+      i32x16 sum = acc[r][g];
+      for (int32_t c = 0; c < quads; c++) {
+        const i32x16 x = spu_lane_bytes(l + c * lane_step + 64 * g);
+        const i32x16 y = spu_four_bytes(f + r * row + 4 * c);
+        sum = keys ? spu_dot4(sum, x, y) : spu_dot4(sum, y, x);
+      }
+      acc[r][g] = sum;
+    }
+#endif
+}
+
+/* ---- a tile of six query rows ----------------------------------------------------------- */
+
+typedef struct {
+  _Alignas(64) int8_t query[SPU_QUERIES * SPU_HEAD_BYTES];
+  float query_scale[SPU_QUERIES];     /* times the scale of the scores and log2(e) */
+  int32_t query_start[SPU_QUERIES];   /* -128 times the sum of a row, for the keys' zero point */
+  /* what is added to a score: the mask times log2(e), and log2 of the value's scale */
+  _Alignas(64) float addend[SPU_QUERIES][SPU_KEY_BLOCKS * SPU_KEY_BLOCK];
+  /* of block b and row r at b * SPU_QUERIES + r: */
+  _Alignas(64) float score[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
+  _Alignas(64) uint8_t bytes[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
+  _Alignas(64) float lanes[SPU_KEY_BLOCKS * SPU_QUERIES][16]; /* maxima, then divisors */
+  _Alignas(64) float most[SPU_KEY_BLOCKS * SPU_QUERIES];
+  _Alignas(64) float weight[SPU_KEY_BLOCKS * SPU_QUERIES];
+  _Alignas(64) float sum[SPU_QUERIES * SPU_HEAD_BYTES];
+} spu_attention_tile;
+
+SPU_STAGE void spu_attention_query(spu_attention_tile *t, const float *q, int64_t stride,
+                                    int32_t rows, int32_t d, float scale) {
+  const int32_t width = (d + 3) / 4 * 4;
+  memset(t->query, 0, (size_t)(SPU_QUERIES * width));
+  for (int32_t r = 0; r < SPU_QUERIES; r++) {
+    /* rows that do not exist repeat the last one */
+    const float *row = q + (r < rows ? r : rows - 1) * stride;
+    float inverse;
+    t->query_scale[r] = (spu_head_scale(row, d, &inverse) * scale) * SPU_LOG2_E;
+    i32x16 sum = spu_isplat(0);
+    for (int32_t c = 0; c < d; c += 16) {
+      const int32_t count = d - c < 16 ? d - c : 16;
+      const i32x16 v = spu_head_values(row + c, count, inverse);
+      sum = sum + v;
+      spu_store_i8(t->query + r * width + c, v, count);
+    }
+    int32_t total = 0;
+    for (int l = 0; l < 16; l++) total += sum[l];
+    t->query_start[r] = -128 * total;
+  }
+}
+
+/*
+ * addend[r] = mask[r] * log2(e) + level, of `count` keys; -infinity where row r does not see a key:
+ * all but its first `seen[r]`. mask (or NULL) points to the first row and key. `each`: rows have
+ * addends of their own, else the first row's are all's.
+ */
+SPU_STAGE void spu_attention_addends(spu_attention_tile *t, const float *mask, int64_t mask_row,
+                                     int64_t mask_col, const float *level, int64_t count,
+                                     const int64_t *seen, int each, int32_t rows) {
+  const f32x16 hidden = spu_splat(-__builtin_inff());
+  for (int64_t key = 0; key < count; key += 16) {
+    const int64_t some = count - key < 16 ? count - key : 16;
+    const f32x16 base = spu_load_f32(level + key, 16);
+    for (int32_t r = 0; r < (each ? SPU_QUERIES : 1); r++) {
+      f32x16 add = base;
+      if (mask) {
+        const float *from = mask + (r < rows ? r : rows - 1) * mask_row + key * mask_col;
+        f32x16 m = spu_splat(from[0]);
+        if (mask_col == 1)
+          m = spu_load_f32(from, some);
+        else if (mask_col != 0)
+          for (int64_t l = 0; l < some; l++) m[l] = from[l * mask_col];
+        /* the lowest floats stay finite: a row of nothing else is their mean */
+        const f32x16 scaled = spu_max(m * spu_splat(SPU_LOG2_E), spu_splat(-3.0e38f));
+        add = spu_select(m == hidden, hidden, scaled) + base;
+      }
+      if (seen[r] < key + 16) add = spu_select(spu_lanes(seen[r] - key), add, hidden);
+      spu_store_f32(t->addend[r] + key, add, 16);
+    }
+  }
+  for (int64_t key = (count + 15) & ~INT64_C(15); key % SPU_KEY_BLOCK; key += 16)
+    for (int32_t r = 0; r < (each ? SPU_QUERIES : 1); r++)
+      spu_store_f32(t->addend[r] + key, hidden, 16);
+}
+
+SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k,
+                                     const float *k_scale, int32_t quads, int64_t blocks,
+                                     const float *addend, int64_t addend_row) {
+  for (int64_t b = 0; b < blocks; b++) {
+    i32x16 acc[SPU_QUERIES][4];
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      SPU_UNROLL
+      for (int g = 0; g < 4; g++) {
+        acc[r][g] = spu_isplat(t->query_start[r]);
+        SPU_HELD(acc[r][g]);
+      }
+    }
+    spu_head_products(acc, k + b * quads * 256, 256, t->query, 4 * quads, quads, 4, 1);
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      const int64_t at = b * SPU_QUERIES + r;
+      const f32x16 by = spu_splat(t->query_scale[r]);
+      const float *add = addend + r * addend_row + SPU_KEY_BLOCK * b;
+      f32x16 s[4];
+      SPU_UNROLL
+      for (int g = 0; g < 4; g++) {
+        const f32x16 key = spu_load_f32(k_scale + SPU_KEY_BLOCK * b + 16 * g, 16);
+        s[g] = (spu_to_f32(acc[r][g]) * by) * key + spu_load_f32(add + 16 * g, 16);
+        spu_store_f32(t->score[at] + 16 * g, s[g], 16);
+      }
+      const f32x16 most = spu_max(spu_max(s[0], s[1]), spu_max(s[2], s[3]));
+      spu_store_f32(t->lanes[at], most, 16);
+    }
+  }
+}
+
+/*
+ * 255 * 2^x for x <= 0, to 0.18 %: the parabola of least relative error on [-1/2, 1/2], and the
+ * exponent. Far below 0 it is no byte, and too small to change a sum.
+ */
+SPU_INLINE f32x16 spu_exp2_bytes(f32x16 x) {
+  const f32x16 magic = spu_splat(12582912.0f); /* puts the integer into the lowest bits */
+  x = spu_max(x, spu_splat(-120.0f));
+  const f32x16 whole = x + magic;
+  const f32x16 f = x - (whole - magic);
+  const f32x16 slope = f * spu_splat(60.7993774f) + spu_splat(179.379242f);
+  const f32x16 y = slope * f + spu_splat(255.113007f);
+  return (f32x16)((u32x16)y + ((u32x16)whole << 23));
+}
+
+/* 64 integers of 0..255 as bytes */
+SPU_INLINE void spu_store_block(uint8_t *to, const i32x16 *e) {
+#if defined(SPU_AVX512)
+  const __m512i low = _mm512_packus_epi32((__m512i)e[0], (__m512i)e[1]);
+  const __m512i high = _mm512_packus_epi32((__m512i)e[2], (__m512i)e[3]);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+#else
+  for (int g = 0; g < 4; g++) spu_store_u8(to + 16 * g, e[g], 16);
+#endif
+}
+
+SPU_STAGE void spu_attention_bytes(spu_attention_tile *t, const float *inverse, int64_t blocks) {
+  for (int64_t at = 0; at < blocks * SPU_QUERIES; at++) {
+    const float top = t->most[at];
+    const float *by = inverse + at / SPU_QUERIES * SPU_KEY_BLOCK;
+    const f32x16 shift = spu_splat(top == -__builtin_inff() ? 0.0f : top);
+    f32x16 sum = spu_splat(0.0f);
+    i32x16 e[4];
+    SPU_UNROLL
+    for (int g = 0; g < 4; g++) {
+      const f32x16 y = spu_exp2_bytes(spu_load_f32(t->score[at] + 16 * g, 16) - shift);
+      sum = sum + y * spu_load_f32(by + 16 * g, 16);
+      e[g] = spu_round_small(y);
+    }
+    spu_store_block(t->bytes[at], e);
+    spu_store_f32(t->lanes[at], sum, 16);
+  }
+}
+
+/* sum += weight of the block * bytes . values, for `lanes` groups of 16 channels from `first` */
+SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                  int32_t wide, int64_t blocks, const int lanes) {
+  for (int64_t b = 0; b < blocks; b++) {
+    const int8_t *values = v + b * SPU_KEY_BLOCK * wide + 4 * first;
+    i32x16 acc[SPU_QUERIES][4];
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      SPU_UNROLL
+      for (int g = 0; g < lanes; g++) {
+        acc[r][g] = spu_isplat(0);
+        SPU_HELD(acc[r][g]);
+      }
+    }
+    spu_head_products(acc, values, 4 * wide, t->bytes[b * SPU_QUERIES], SPU_KEY_BLOCK,
+                      SPU_KEY_BLOCK / 4, lanes, 0);
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      const f32x16 weight = spu_splat(t->weight[b * SPU_QUERIES + r]);
+      SPU_UNROLL
+      for (int g = 0; g < lanes; g++) {
+        float *to = t->sum + r * wide + first + 16 * g;
+        spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
+      }
+    }
+  }
+}
+
+SPU_STAGE void spu_attention_mix_1(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                   int32_t wide, int64_t blocks) {
+  spu_attention_mix(t, v, first, wide, blocks, 1);
+}
+SPU_STAGE void spu_attention_mix_2(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                   int32_t wide, int64_t blocks) {
+  spu_attention_mix(t, v, first, wide, blocks, 2);
+}
+SPU_STAGE void spu_attention_mix_4(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                   int32_t wide, int64_t blocks) {
+  spu_attention_mix(t, v, first, wide, blocks, 4);
+}
+
+/*
+ * Of `blocks` blocks: each one's maximum and its weight 2^(maximum - `top`), where `top` is the
+ * rows' maximum so far, and the factor of what has been summed before.
+ */
+SPU_STAGE void spu_attention_weights(spu_attention_tile *t, int64_t blocks, float *top,
+                                      float *factor) {
+  const float lowest = -__builtin_inff();
+  for (int64_t at = 0; at < blocks * SPU_QUERIES; at++)
+    t->most[at] = spu_tree_max(spu_load_f32(t->lanes[at], 16));
+  for (int r = 0; r < SPU_QUERIES; r++) {
+    const float before = top[r];
+    for (int64_t b = 0; b < blocks; b++) {
+      const float most = t->most[b * SPU_QUERIES + r];
+      top[r] = most > top[r] ? most : top[r];
+    }
+    /* a row with nothing but -infinity so far: 2^(-infinity - 0) is 0 */
+    const float base = top[r] == lowest ? 0.0f : top[r];
+    factor[r] = (before - base) * SPU_LN_2;
+    for (int64_t b = 0; b < blocks; b++)
+      t->weight[b * SPU_QUERIES + r] = (t->most[b * SPU_QUERIES + r] - base) * SPU_LN_2;
+  }
+  for (int64_t at = 0; at < blocks * SPU_QUERIES; at += 16)
+    spu_store_f32(t->weight + at, spu_exp(spu_load_f32(t->weight + at, 16)), 16);
+  spu_store_f32(factor, spu_exp(spu_load_f32(factor, SPU_QUERIES)), SPU_QUERIES);
+}
+
+/*
+ * out[r] = softmax(q[r] . k^T * scale + mask[r]) . v for `rows` query rows of one head.
+ *
+ * Strides are in elements; d <= 256 floats of q are contiguous, dv <= 256 of out. Keys and values
+ * are packed. mask is NULL or added: mask[r * mask_row + key * mask_col]. causal_first is -1, or
+ * the position of the first query row: row r sees the keys 0..causal_first + r. No key gives 0.
+ */
+static inline void spu_attention_int8(const float *q, int64_t q_stride, const uint8_t *k,
+                                      const float *k_scale, const int8_t *v,
+                                      const float *v_inverse, const float *v_level,
+                                      const float *mask, int64_t mask_row,
+                                      int64_t mask_col, float *out, int64_t out_stride,
+                                      int32_t rows, int64_t keys, int32_t d, int32_t dv,
+                                      float scale, int64_t causal_first) {
+  const int32_t quads = (d + 3) / 4, wide = (dv + 15) & ~15;
+  const int each = causal_first >= 0 || (mask && mask_row != 0);
+  spu_attention_tile t;
+  for (int32_t done = 0; done < rows; done += SPU_QUERIES) {
+    const int32_t count = rows - done < SPU_QUERIES ? rows - done : SPU_QUERIES;
+    float top[SPU_QUERIES], factor[SPU_QUERIES];
+    f32x16 total[SPU_QUERIES];
+    spu_attention_query(&t, q + done * q_stride, q_stride, count, d, scale);
+    memset(t.sum, 0, (size_t)(SPU_QUERIES * wide) * sizeof(float));
+    for (int r = 0; r < SPU_QUERIES; r++) {
+      top[r] = -__builtin_inff();
+      total[r] = spu_splat(0.0f);
+    }
+    int64_t visible = keys; /* to the last row */
+    if (causal_first >= 0 && causal_first + done + count < keys)
+      visible = causal_first + done + count;
+    for (int64_t first = 0; first < visible; first += SPU_KEY_BLOCKS * SPU_KEY_BLOCK) {
+      const int64_t left = visible - first;
+      const int64_t most = SPU_KEY_BLOCKS * SPU_KEY_BLOCK, some = left < most ? left : most;
+      const int64_t blocks = (some + SPU_KEY_BLOCK - 1) / SPU_KEY_BLOCK;
+      const float *addend = v_level + first;
+      if (mask || causal_first >= 0) {
+        int64_t seen[SPU_QUERIES];
+        for (int r = 0; r < SPU_QUERIES; r++) {
+          const int32_t row = done + (r < count ? r : count - 1);
+          seen[r] = causal_first < 0 ? some : causal_first + row + 1 - first;
+        }
+        const float *from = mask ? mask + done * mask_row + first * mask_col : mask;
+        /* what all rows share stays, if it is all that there is */
+        if (each || done == 0 || visible > most)
+          spu_attention_addends(&t, from, mask_row, mask_col, v_level + first, some, seen, each,
+                                count);
+        addend = t.addend[0];
+      }
+      spu_attention_scores(&t, k + first * quads * 4, k_scale + first, quads, blocks, addend,
+                           each ? SPU_KEY_BLOCKS * SPU_KEY_BLOCK : 0);
+      spu_attention_weights(&t, blocks, top, factor);
+      spu_attention_bytes(&t, v_inverse + first, blocks);
+      for (int r = 0; r < SPU_QUERIES; r++) {
+        const f32x16 by = spu_splat(factor[r]);
+        total[r] = total[r] * by;
+        for (int64_t b = 0; b < blocks; b++) {
+          const int64_t at = b * SPU_QUERIES + r;
+          total[r] = total[r] + spu_load_f32(t.lanes[at], 16) * spu_splat(t.weight[at]);
+        }
+        for (int32_t c = 0; first > 0 && c < wide; c += 16) {
+          float *sum = t.sum + r * wide + c;
+          spu_store_f32(sum, spu_load_f32(sum, 16) * by, 16);
+        }
+      }
+      for (int32_t c = 0; c < wide;) {
+        const int8_t *values = v + first * wide;
+        if (wide - c >= 64)
+          spu_attention_mix_4(&t, values, c, wide, blocks), c += 64;
+        else if (wide - c >= 32)
+          spu_attention_mix_2(&t, values, c, wide, blocks), c += 32;
+        else
+          spu_attention_mix_1(&t, values, c, wide, blocks), c += 16;
+      }
+    }
+    for (int32_t r = 0; r < count; r++) {
+      const float sum = spu_tree_sum(total[r]);
+      /* a row whose every key is masked by -infinity is 0, as ONNX's Attention has it */
+      const f32x16 inverse = spu_splat(sum == 0.0f ? 0.0f : 1.0f / sum);
+      for (int32_t c = 0; c < dv; c += 16) {
+        const int64_t n = dv - c < 16 ? dv - c : 16;
+        spu_store_f32(out + (done + r) * out_stride + c,
+                      spu_load_f32(t.sum + r * wide + c, n) * inverse, n);
+      }
+    }
+  }
+}
+
+#endif
