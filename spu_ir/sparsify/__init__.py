@@ -12,6 +12,7 @@ from .banks import BANK, BankedRows, bank_mask, conv_rows, linear_rows
 from .layers import Layer, Ratio
 from .magnitude import magnitude, pruned_weight
 from .report import LayerReport, Report, report_table
+from .second_order import second_order
 
 __all__ = [
     "BANK",
@@ -27,4 +28,5 @@ __all__ = [
     "magnitude",
     "pruned_weight",
     "report_table",
+    "second_order",
 ]

@@ -47,7 +47,7 @@ class Layer:
         return self.weight_name, self.rows
 
 
-Ratio: TypeAlias = "float | Mapping[str, float] | Callable[[Layer], float]"
+Ratio: TypeAlias = float | Mapping[str, float] | Callable[[Layer], float]
 """One for all layers, or by glob of layer or weight names (others stay dense), or by function."""
 
 
@@ -110,19 +110,20 @@ def ratios_of(
     Raises SpuError for a ratio that the format does not have (with `any_ratio`: one below 1), and
     for a pattern that matches no layer.
     """
-    for pattern in (*keep, *(ratio if isinstance(ratio, Mapping) else ())):
+    by_name = cast("Mapping[str, float]", ratio) if isinstance(ratio, Mapping) else {}
+    for pattern in (*keep, *by_name):
         if not any(_matches(layer, pattern) for layer in layers):
             some = ", ".join(repr(layer.name) for layer in layers[:4])
             raise SpuError(
                 f"{pattern!r} is the name of no layer",
                 remedy=f"patterns match the names of nodes or of their weights: {some}, ...",
             )
-    given = list(ratio.values()) if isinstance(ratio, Mapping) else [ratio]
+    given = [*by_name.values(), *([ratio] if isinstance(ratio, int | float) else [])]
     chosen = [
         1 if any(_matches(layer, pattern) for pattern in keep) else _ratio_of(layer, ratio)
         for layer in layers
     ]
-    for one in (*(each for each in given if isinstance(each, int | float)), *chosen):
+    for one in (*given, *chosen):
         if any_ratio and not one >= 1:
             raise SpuError(f"ratio {one} is below 1", remedy="10 keeps one weight in ten")
         if not any_ratio and one not in RATIOS:
@@ -135,7 +136,8 @@ def ratios_of(
 
 def _ratio_of(layer: Layer, ratio: Ratio) -> float:
     if isinstance(ratio, Mapping):
-        return next((r for pattern, r in ratio.items() if _matches(layer, pattern)), 1)
+        by_name = cast("Mapping[str, float]", ratio)
+        return next((r for pattern, r in by_name.items() if _matches(layer, pattern)), 1)
     return ratio if isinstance(ratio, int | float) else ratio(layer)
 
 

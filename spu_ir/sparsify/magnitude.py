@@ -99,8 +99,8 @@ def pruned_weight(
 
 def _largest(weight: Array, ratio: float) -> Mask:
     """The largest of all of a weight, one in `ratio`; of equals the first."""
-    count = round(weight.size / ratio)
-    order = np.argsort(-np.abs(weight.reshape(-1).astype(np.float64)), kind="stable")
-    keep = np.zeros(weight.size, np.bool_)
-    keep[order[:count]] = True
+    flat: Array = np.abs(weight.astype(np.float64)).reshape(-1)
+    count = round(flat.size / ratio)
+    keep: Mask = np.zeros(flat.size, np.bool_)
+    keep[np.argsort(-flat, kind="stable")[:count]] = True
     return keep.reshape(weight.shape)
