@@ -192,7 +192,6 @@ def compile(
     from spu_ir.runtime.build import build
     from spu_ir.runtime.model import CompiledModel
 
-    check("padding", padding, ("compute",))
     quantisation = Quantisation(
         precision, activations, observer, bias_correction, budget, tolerance
     )

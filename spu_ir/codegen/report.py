@@ -10,11 +10,15 @@ from xdsl.ir import Attribute, Operation
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import EpilogueOp
+from spu_ir.dialects.spu import AttentionOp, EpilogueOp
 from spu_ir.dialects.types import element_of, shape_of, show_shape, ui8
+from spu_ir.dialects.vpu_packed import is_packed
 from spu_ir.runtime.program import Json
 
 _PRECISIONS = {"ui8": "int8", "i8": "int8", "bf16": "bf16", "f32": "fp32"}
+
+REASONS = ("fallback_reason", "precision_reason", "dense_reason", "padding_reason")
+"""Attributes that say why an op is not as was asked for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class LayerRow:
     precision: str
     density: float | None
     format: str
+    padding: str
+    """`skip` if only the real rows are computed, `keys` if attention reads only these."""
     reason: str
     weight: Attribute | None
     """The value of its constant weight, by which the packed bytes are found."""
@@ -41,6 +47,7 @@ class LayerRow:
             "density": self.density,
             "format": self.format,
             "bytes": bytes_of.get(self.weight, 0) if self.weight is not None else 0,
+            "padding": self.padding,
             "reason": self.reason,
         }
 
@@ -71,9 +78,16 @@ def _row(op: DestinationOp, layer: str) -> LayerRow:
         precision="int8" if element == ui8 else _PRECISIONS.get(str(element), str(element)),
         density=density,
         format=_text(op, "format"),
-        reason=_text(op, "fallback_reason") or _text(op, "dense_reason"),
+        padding=_padding(op),
+        reason="; ".join(filter(None, (_text(op, name) for name in REASONS))),
         weight=weight,
     )
+
+
+def _padding(op: DestinationOp) -> str:
+    if any(is_packed(value) for value in op.operands):
+        return "skip"
+    return "keys" if isinstance(op, AttentionOp) and op.offsets is not None else "compute"
 
 
 def _text(op: Operation, name: str) -> str:

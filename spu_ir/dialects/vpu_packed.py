@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC
 
+from xdsl.dialects import tensor
 from xdsl.dialects.builtin import UnitAttr, i1, i64
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, OpResult, SSAValue
 from xdsl.irdl import (
     ParsePropInAttrDict,
     irdl_op_definition,
@@ -20,7 +21,7 @@ from xdsl.irdl import (
     traits_def,
 )
 
-from .destination import DestinationEffects
+from .destination import DestinationEffects, DestinationOp
 from .types import DYNAMIC, element_of, same_shape, shape_of, show_shape
 from .vpu_base import Shaped, UnaryLikeOp, VpuOp
 
@@ -109,3 +110,20 @@ class UnpackRowsOp(_RowsOp):
 
     def verify_meaning(self) -> None:
         self.verify_rows(self.init, self.x, broadcasts=False)
+
+
+def is_packed(value: SSAValue) -> bool:
+    """Whether a tensor has packed rows: an extent of it is read from another tensor."""
+    owner = value.owner
+    if isinstance(value, OpResult) and isinstance(owner, DestinationOp):
+        owner = owner.inits[value.index].owner
+    if not isinstance(owner, tensor.EmptyOp):
+        return False
+    waiting = list(owner.dynamic_sizes)
+    while waiting:
+        source = waiting.pop().owner
+        if isinstance(source, tensor.ExtractOp):
+            return True
+        if isinstance(source, Operation) and not isinstance(source, tensor.DimOp):
+            waiting += source.operands
+    return False

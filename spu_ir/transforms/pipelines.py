@@ -26,6 +26,7 @@ from spu_ir.transforms.lower_onnx import LowerOnnxPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
+from spu_ir.transforms.skip_padding import SkipPaddingPass
 from spu_ir.transforms.sparsify import SparsifyPass
 from spu_ir.transforms.split_products import SplitProductsPass
 from spu_ir.transforms.tile import TilePass
@@ -59,6 +60,11 @@ LOWER: Passes = (LowerOnnxPass(), SinkTransposesPass(), *CLEAN, FuseEpiloguePass
 
 MEMORY: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN, TilePass(), *CLEAN)
 """Tensors -> memrefs in planned arenas -> tiles."""
+
+
+def padding(mode: str) -> Passes:
+    """`skip` leaves out the rows that the model's mask marks as padding."""
+    return (SkipPaddingPass(), *CLEAN) if mode == "skip" else ()
 
 
 def sparsify(ratio: int | None, precision: Precision) -> Passes:
