@@ -23,14 +23,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnxruntime import quantization
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -50,6 +49,10 @@ CALIBRATION = 128
 """Training images on which the ranges of activations are measured."""
 
 F32 = NDArray[np.float32]
+
+# ONNX Runtime has no types to check.
+ort: Any = import_module("onnxruntime")
+quantization: Any = import_module("onnxruntime.quantization")
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def run_model(
 ) -> Iterator[Result]:
     """Train one of MODELS dense and pruned; a result for each."""
     train_set, test_set = load()
-    torch.manual_seed(seed)
+    cast("Any", torch).manual_seed(seed)
     dense = MODELS[name]()
     train(dense, train_set, epochs[0], seed)
     for ratio in (1, *RATIOS):
@@ -185,8 +188,8 @@ class _Calibration(quantization.CalibrationDataReader):
     def __init__(self, images: F32):
         self._feeds = iter([{"x": images}])
 
-    def get_next(self) -> dict[str, F32]:
-        return next(self._feeds, None)  # type: ignore[return-value]
+    def get_next(self) -> dict[str, F32] | None:
+        return next(self._feeds, None)
 
 
 def _ort_int8(name: str, path: Path, calibration: F32) -> Path:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, cast
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spu_ir.sparsify.training import BankPruner, Distiller, cubic
+
+# scikit-learn has no types to check.
+datasets: Any = import_module("sklearn.datasets")
+model_selection: Any = import_module("sklearn.model_selection")
 
 TEST_PART = 0.4
 BATCH = 64
@@ -32,12 +35,12 @@ class Digits:
 
 def load() -> tuple[Digits, Digits]:
     """1078 images to train with and 719 to test with, every class in both alike; always these."""
-    images, labels = cast("tuple[Any, Any]", load_digits(return_X_y=True))
+    images, labels = datasets.load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    parts = train_test_split(
+    parts = model_selection.train_test_split(
         images, labels, test_size=TEST_PART, random_state=0, stratify=labels, shuffle=True
     )
-    train_x, test_x, train_y, test_y = (torch.from_numpy(part) for part in parts)
+    train_x, test_x, train_y, test_y = (torch.tensor(part) for part in parts)
     return Digits(train_x, train_y), Digits(test_x, test_y)
 
 
@@ -83,15 +86,16 @@ def train(
     )
     model.train()
     for _ in range(epochs):
-        for chosen in torch.randperm(len(data.images), generator=generator).split(BATCH):
+        order = torch.randperm(len(data.images), generator=generator)
+        for chosen in torch.split(order, BATCH):
             images = distorted(data.images[chosen], generator)
             logits = model(images)
             loss = functional.cross_entropy(logits, data.labels[chosen])
             if distiller is not None:
                 loss = distiller.loss(loss, logits, images)
             optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            cast("Any", loss).backward()
+            cast("Any", optimiser).step()
             rate.step()
             if pruner is not None:
                 pruner.step()

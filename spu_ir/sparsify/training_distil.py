@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,12 +115,13 @@ def logits_of(output: Any) -> Tensor:
     """The logits of what a model gives: a tensor, an object with `logits`, or first of a tuple."""
     if isinstance(output, Tensor):
         return output
+    kind = type(output).__name__
     logits = getattr(output, "logits", None)
-    if logits is None and isinstance(output, tuple | list) and output:
-        logits = output[0]  # type: ignore[index]
+    if logits is None and isinstance(output, Sequence) and output:
+        logits = cast("Sequence[Any]", output)[0]
     if not isinstance(logits, Tensor):
         raise SpuError(
-            f"a model that gives {type(output).__name__} has no logits to learn from",
+            f"a model that gives {kind} has no logits to learn from",
             remedy="give tensors, objects with `logits`, or tuples whose first is a tensor",
         )
     return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ def export_onnx(
     inputs = dict(zip(parameters, arguments, strict=False)) | named
     shapes = {name: dict((dynamic or {}).get(name, {})) for name in inputs}
     _check(dynamic or {}, inputs)
-    torch.onnx.export(
+    cast("Any", torch.onnx).export(
         model,
         arguments,
         fspath(path),

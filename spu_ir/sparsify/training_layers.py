@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any, cast
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from spu_ir.errors import SpuError
 from spu_ir.packing.prune import RATIOS
@@ -43,11 +45,16 @@ class TrainedLayer:
         return getattr(self.module, self.parameter)
 
 
+def modules_of(model: nn.Module, *, again: bool = False) -> list[tuple[str, nn.Module]]:
+    """Every module of a model with its name; with `again` once for each of its places."""
+    return list(cast("Any", model).named_modules(remove_duplicate=not again))
+
+
 def layers_of(model: nn.Module) -> list[TrainedLayer]:
     """The weights of linear layers, attention and convolutions, in the order of the modules."""
     return [
         TrainedLayer(name, module, parameter, rows)
-        for path, module in model.named_modules()
+        for path, module in modules_of(model)
         for name, parameter, rows in _weights_of(path, module)
     ]
 
@@ -79,7 +86,8 @@ def strangers(model: nn.Module, layers: Sequence[TrainedLayer]) -> dict[int, str
     known = {(id(layer.module), layer.parameter) for layer in layers}
     return {
         id(parameter): f"{path}.{name}"
-        for path, module in model.named_modules()
+        for path, module in modules_of(model)
+        if not isinstance(module, ParametrizationList)
         for name, parameter in module.named_parameters(recurse=False)
         if (id(module), name) not in known
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -40,8 +42,8 @@ class BankMask(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The masked weight, of the shape and dtype of `weight`."""
         if self.regrow and weight.requires_grad:
-            through: Tensor = _StraightThrough.apply(weight, self.mask, self.decay)  # type: ignore
-            return through
+            through = cast("Any", _StraightThrough).apply(weight, self.mask, self.decay)
+            return cast("Tensor", through)
         return masked(weight, self.mask)
 
     def select(self, score: Tensor, slots: int) -> None:
@@ -69,22 +71,27 @@ def take_off(model: nn.Module) -> None:
         masks = _masks_of(module)
         if not masks:
             continue
-        values = {name: getattr(module, name) for name in masks}
-        lists = module._modules.pop("parametrizations")
+        values: dict[str, Tensor] = {name: getattr(module, name) for name in masks}
+        parameters = {name: parametrisations(module)[name].original for name in masks}
+        del module.parametrizations
         module.__class__ = type(module).__bases__[0]
-        for name, value in values.items():
-            parameter: nn.Parameter = lists[name].original
-            parameter.copy_(value)
+        for name, parameter in parameters.items():
+            torch.Tensor.copy_(parameter, values[name])
             module.register_parameter(name, parameter)
+
+
+def parametrisations(module: nn.Module) -> dict[str, Any]:
+    """The lists of parametrisations of a module, by the names of its parameters."""
+    if not parametrize.is_parametrized(module):
+        return {}
+    return dict(cast("Any", module.parametrizations).items())
 
 
 def _masks_of(module: nn.Module) -> dict[str, BankMask]:
     """The masks of a module's parameters. Raises SpuError when there are other parametrisations."""
-    if not parametrize.is_parametrized(module):
-        return {}
-    lists = {name: list(each) for name, each in module.parametrizations.items()}
-    masks = {n: each[0] for n, each in lists.items() if isinstance(each[0], BankMask)}
-    if masks and any(len(each) > 1 or name not in masks for name, each in lists.items()):
+    chains = {name: list(each) for name, each in parametrisations(module).items()}
+    masks = {name: each[0] for name, each in chains.items() if isinstance(each[0], BankMask)}
+    if masks and any(len(each) > 1 or name not in masks for name, each in chains.items()):
         raise SpuError(
             f"a masked {type(module).__bases__[0].__name__} got other parametrisations",
             remedy="remove them before the model is finalised or exported",
@@ -107,16 +114,16 @@ class _StraightThrough(torch.autograd.Function):
         assert isinstance(mask, Tensor)
         assert isinstance(decay, float)
         ctx.save_for_backward(weight, mask)
-        ctx.decay = decay  # type: ignore[attr-defined]
+        cast("Any", ctx).decay = decay
         return masked(weight, mask)
 
     @staticmethod
     def backward(
         ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor
     ) -> tuple[Tensor, None, None]:
-        weight, mask = ctx.saved_tensors  # type: ignore[attr-defined]
-        unused = masked(weight, ~mask)
-        return gradients[0] + ctx.decay * unused, None, None  # type: ignore[attr-defined]
+        saved = cast("Any", ctx)
+        weight, mask = saved.saved_tensors
+        return gradients[0] + saved.decay * masked(weight, ~mask), None, None
 
 
 def select_per_bank(score: Tensor, rows: BankedRows, bank: int, slots: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from spu_ir.errors import SpuError
 
 from .banks import BANK
+from .training_layers import modules_of
 
 ACTIVATIONS = (
     nn.ELU,
@@ -60,13 +61,14 @@ class BankTopK(nn.Module):
         if self.k >= bank:
             return x
         padded = functional.pad(x, (0, 0) * (x.ndim - 1 - axis) + (0, short)) if short else x
-        banks = padded.unflatten(axis, (-1, bank))
+        banks = padded.reshape(*x.shape[:axis], -1, bank, *x.shape[axis + 1 :])
         size = banks.abs()
         if torch.compiler.is_exporting():
             least = _kth_by_maxima(size, self.k, axis + 1)
             kept = torch.where(size >= least, banks, 0.0)
         else:
-            least = size.topk(self.k, dim=axis + 1).values.narrow(axis + 1, self.k - 1, 1)
+            largest = torch.topk(size, self.k, dim=axis + 1).values
+            least = largest.narrow(axis + 1, self.k - 1, 1)
             sparse = torch.where(size >= least, banks, 0.0)
             kept = banks + (sparse - banks).detach()
         return kept.flatten(axis, axis + 1).narrow(axis, 0, channels)
@@ -98,7 +100,7 @@ def insert_top_k(model: nn.Module, k: int | Mapping[str, int], axis: int | None)
     """
     chosen = {
         name: _k_of(name, k)
-        for name, module in model.named_modules()
+        for name, module in modules_of(model)
         if name and (isinstance(k, Mapping) or isinstance(module, ACTIVATIONS))
     }
     unmatched = (
@@ -114,7 +116,7 @@ def insert_top_k(model: nn.Module, k: int | Mapping[str, int], axis: int | None)
             remedy="name modules, or put a BankTopK where functions are used as activations",
         )
     made: dict[int, SparseActivation] = {}
-    for path, parent in list(model.named_modules(remove_duplicate=False)):
+    for path, parent in modules_of(model, again=True):
         for name, module in list(parent.named_children()):
             keep = chosen.get(f"{path}.{name}" if path else name)
             if id(module) in made or keep is not None:
