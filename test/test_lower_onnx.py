@@ -321,6 +321,16 @@ def test_conv_of_one_spatial_axis(attributes: str) -> None:
     check(model, {"x": normal(2, 6, 11, seed=2)}, {"b": (1, 2)})
 
 
+def test_a_convolution_by_one_tap_of_a_line_is_a_product() -> None:
+    model = parsed(
+        "m (float[b, 6, t] x) => (float[?, 9, ?] y) { y = Conv (x, w, c) }",
+        w=normal(9, 6, 1),
+        c=normal(9, seed=1),
+    )
+    module = check(model, {"x": normal(2, 6, 11, seed=2)}, {"b": (1, 2), "t": (1, 16)})
+    assert len(named(module, spu.MatmulOp)) == 1
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("group", [1, 2])
 def test_conv_transpose(stride: int, group: int) -> None:

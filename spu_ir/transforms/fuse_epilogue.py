@@ -104,6 +104,36 @@ class FuseVector(RewritePattern):
 
 
 @dataclass
+class FuseHalf(RewritePattern):
+    """`(product + bias) * 2^n` is a product with scale and bias: such a factor rounds nothing."""
+
+    store: WeightStore
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: BinaryOp, rewriter: PatternRewriter) -> None:
+        if op.fn.data is not BinaryFn.MUL:
+            return
+        for value, other in ((op.a, op.b), (op.b, op.a)):
+            product, factor = open_product(value, op), constant_of(other, self.store)
+            if product is None or not same_extents(value, op.init) or factor is None:
+                continue
+            bias, scale = (constant_of(x, self.store) for x in (product.bias, product.scale))
+            if bias is None or factor.size != 1 or product.residual is not None:
+                continue
+            if scale is None and product.scale is not None:
+                continue
+            number = np.float32(factor.reshape(()))
+            if not number or abs(np.frexp(number)[0]) != 0.5:
+                continue
+            scale = np.ones_like(bias) if scale is None else scale
+            vectors = [constant_op(self.store, each * number) for each in (scale, bias)]
+            rewriter.insert(vectors, InsertPoint.before(op))
+            new = rebuilt(product, None, scale=vectors[0].result, bias=vectors[1].result)
+            replace_by(rewriter, op, product, new)
+            return
+
+
+@dataclass
 class FuseResidual(RewritePattern):
     """`product + other` of one shape: of two candidate products the later one takes the other."""
 
@@ -165,7 +195,8 @@ class FuseEpiloguePass(ModulePass):
     Fuse element-wise ops that follow a product into its epilogue.
 
     The epilogue computes scale, bias, residual and activation in this order, so ops are taken in
-    this order only. The value of every operation stays the same.
+    this order only; a power of two may come after the bias. The value of every operation stays
+    the same.
     """
 
     name = "fuse-epilogue"
@@ -175,6 +206,7 @@ class FuseEpiloguePass(ModulePass):
         patterns: list[RewritePattern] = [
             FuseSilu(),
             FuseVector(store_of(ctx)),
+            FuseHalf(store_of(ctx)),
             FuseResidual(),
             FuseActivation(),
         ]

@@ -44,7 +44,6 @@ GRAPH: Passes = (
     ExpandQuantisedPass(),
     FoldConstantsPass(),
     UnflattenProductsPass(),
-    InferShapesPass(),
     SplitProductsPass(),
     CollapseMovementPass(),
     FuseLayerNormPass(),

@@ -21,18 +21,20 @@ from xdsl.pattern_rewriter import (
 )
 
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import integers
+from spu_ir.dialects.spu import MatmulOp, integers
 from spu_ir.dialects.types import DYNAMIC, element_of, shape_of
 from spu_ir.dialects.vpu import (
     BinaryOp,
     CastOp,
     ConcatOp,
+    LayerNormOp,
     PadOp,
     ReduceOp,
     ReshapeOp,
     ScaledOp,
     SelectOp,
     SliceOp,
+    SoftmaxOp,
     TransposeOp,
     UnaryOp,
     array_attr,
@@ -55,7 +57,8 @@ class SinkTransposesPass(ModulePass):
 
     A convolution reads and writes channels last, so it comes between two transposes. One moves
     down past an op whose other operands are transposed alike or constant; where it meets its
-    inverse, both go. One that moves extents of 1 alone is a reshape, a reshape of a reshape is
+    inverse, both go. So do those that keep the last axis, past products and normalisations of
+    rows. One that moves extents of 1 alone is a reshape, a reshape of a reshape is
     one reshape, and a transposed constant is transposed now.
     """
 
@@ -69,6 +72,7 @@ class SinkTransposesPass(ModulePass):
             SimplifyReshape(),
             SinkThroughElementwise(store),
             SinkThroughReduce(),
+            SinkThroughRows(),
             SinkReshape(),
         ]
         PatternRewriteWalker(GreedyRewritePatternApplier(patterns)).rewrite_module(op)
@@ -259,20 +263,42 @@ class SinkThroughReduce(RewritePattern):
         rewriter.replace(op, _transpose(rewriter, new.results[0], after, op))
 
 
+class SinkThroughRows(RewritePattern):
+    """A function of rows, as a product is, of a transpose that keeps the last axis."""
+
+    def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
+        if not isinstance(op, MatmulOp | LayerNormOp | SoftmaxOp):
+            return
+        perm, extents = _permutation(op.x), dims(op.init)
+        if perm is None or not isinstance(op.x.owner, TransposeOp):
+            return
+        if perm[-1] != len(perm) - 1 or len(perm) != len(extents):
+            return
+        if isinstance(op, MatmulOp) and (op.residual is not None or op.row_scale is not None):
+            return
+        init = _empty(rewriter, [extents[axis] for axis in _inverse(perm)], element_of(op.init))
+        new = _clone(op, [op.x.owner.x, *op.inputs[1:]], init, {})
+        rewriter.insert(new)
+        rewriter.replace(op, _transpose(rewriter, new.results[0], perm, op))
+
+
 class SinkReshape(RewritePattern):
-    """A function of one tensor is applied before it is reshaped, where a product may take it up."""
+    """A function is applied before its operands are reshaped, where a product may take it up."""
 
     def match_and_rewrite(self, op: Operation, rewriter: PatternRewriter) -> None:
         if not isinstance(op, UnaryOp | CastOp | BinaryOp | ScaledOp):
             return
-        shaped = [x for x in op.inputs if isinstance(x.owner, ReshapeOp)]
+        sources = [x.owner.x for x in op.inputs if isinstance(x.owner, ReshapeOp)]
         others = [x for x in op.inputs if not isinstance(x.owner, ReshapeOp)]
-        if len(shaped) != 1 or not all(shape_of(x) == () for x in others):
+        if not sources or not all(shape_of(x) == () for x in others):
             return
-        source = shaped[0].owner
-        assert isinstance(source, ReshapeOp)
-        init = _empty(rewriter, dims(source.x), element_of(op.results[0]))
-        inputs = [source.x if x is shaped[0] else x for x in op.inputs]
+        extents = dims(sources[0])
+        if any(dims(source) != extents for source in sources):
+            return
+        if any(dims(x) != dims(op.inits[0]) for x in op.inputs if x not in others):
+            return
+        init = _empty(rewriter, extents, element_of(op.results[0]))
+        inputs = [x.owner.x if isinstance(x.owner, ReshapeOp) else x for x in op.inputs]
         new = _clone(op, inputs, init, {})
         rewriter.insert(new)
         rewriter.replace(op, _reshape(rewriter, new.results[0], dims(op.inits[0]), op))

@@ -154,6 +154,23 @@ def _constant_kernel(ctx: Lowering, op: OnnxOp) -> Constant:
     return constant[:, :, None] if constant.ndim == 3 else constant
 
 
+def _pointwise_line(op: OnnxOp, kernel: Constant) -> Constant | None:
+    """The matrix of a kernel of one tap over a line, whose convolution is a product of rows."""
+    values = kernel.values if isinstance(kernel, Quantised) else kernel
+    plain = op.int_value("group") == 1 and not any(op.ints_value("pads") or ())
+    one_axis = len(shape_of(op.operands[0])) == 3
+    if (
+        not one_axis
+        or not plain
+        or values.shape[2:] != (1, 1)
+        or op.ints_value("strides") not in (None, (1,))
+    ):
+        return None
+    if isinstance(kernel, Quantised):
+        return Quantised(kernel.values[:, :, 0, 0], kernel.scale, kernel.zero, kernel.axis)
+    return kernel[:, :, 0, 0]
+
+
 def _conv_bias(ctx: Lowering, op: OnnxOp) -> SSAValue | None:
     bias = op.input(2)
     array = ctx.known(bias)
@@ -166,6 +183,11 @@ def _conv(ctx: Lowering, op: OnnxOp) -> SSAValue:
     source, constant = ctx.tensor(op.input(0)), _constant_kernel(ctx, op)
     _require_floats(ctx, source)
     rank = len(ctx.dims(source))
+    line = _pointwise_line(op, constant)
+    if line is not None:
+        values = ctx.transpose(source, (0, 2, 1))
+        product = ctx.matmul(values, _weight(ctx, line, (0, 1)), _conv_bias(ctx, op))
+        return ctx.transpose(product, (0, 2, 1))
     x = to_channels_last(ctx, source)
     weight = _weight(ctx, constant, (0, 2, 3, 1))
     shape = ctx.static_dims(weight, "the kernel")

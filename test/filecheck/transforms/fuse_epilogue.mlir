@@ -77,3 +77,26 @@ func.func @not(%x : tensor<4x2xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>, tenso
   %h = vpu.binary add %g, %rows into %e : tensor<4x4xf32>, tensor<4x1xf32>, tensor<4x4xf32> -> tensor<4x4xf32>
   func.return %b, %f, %h : tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
 }
+
+// -----
+
+// A power of two comes after the bias without rounding anything; a third does not.
+// CHECK-LABEL: func.func @half
+// CHECK:         [[S:%.+]] = antoum.constant dense<5.000000e-01> : tensor<2xf32>
+// CHECK-NEXT:    [[B:%.+]] = antoum.constant dense<[1.500000e+00, 2.500000e+00]> : tensor<2xf32>
+// CHECK-NEXT:    [[H:%.+]] = spu.matmul %x, %w scale([[S]] : tensor<2xf32>) bias([[B]] : tensor<2xf32>) residual(%x : tensor<4x2xf32>)
+// CHECK:         [[T:%.+]] = spu.matmul %x, %w bias(%b : tensor<2xf32>) into %e
+// CHECK-NEXT:    vpu.binary mul [[T]], %third
+func.func @half(%x : tensor<4x2xf32>) -> (tensor<4x2xf32>, tensor<4x2xf32>) {
+  %w = antoum.constant dense<2.0> : tensor<2x2xf32> : tensor<2x2xf32>
+  %b = antoum.constant dense<[3.0, 5.0]> : tensor<2xf32> : tensor<2xf32>
+  %half = antoum.constant dense<0.5> : tensor<f32> : tensor<f32>
+  %third = antoum.constant dense<0.3> : tensor<f32> : tensor<f32>
+  %e = tensor.empty() : tensor<4x2xf32>
+  %m = spu.matmul %x, %w bias(%b : tensor<2xf32>) into %e : tensor<4x2xf32>, tensor<2x2xf32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  %h = vpu.binary mul %m, %half into %e : tensor<4x2xf32>, tensor<f32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  %r = vpu.binary add %x, %h into %e : tensor<4x2xf32>, tensor<4x2xf32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  %n = spu.matmul %x, %w bias(%b : tensor<2xf32>) into %e : tensor<4x2xf32>, tensor<2x2xf32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  %t = vpu.binary mul %n, %third into %e : tensor<4x2xf32>, tensor<f32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  func.return %r, %t : tensor<4x2xf32>, tensor<4x2xf32>
+}

@@ -100,3 +100,58 @@ func.func @per_channel(%x : tensor<2x8x3xui8>) -> tensor<2x3x8xf32> {
   %d = vpu.dequantise %t scale(%s : tensor<3xf32>) into %f {axis = 1 : i64} : tensor<2x3x8xui8>, tensor<2x3x8xf32> -> tensor<2x3x8xf32>
   func.return %d : tensor<2x3x8xf32>
 }
+
+// -----
+
+// Rows that are turned, multiplied and turned back: the transposes meet past the product.
+// CHECK-LABEL: func.func @rows
+// CHECK-NEXT:    %w = antoum.constant dense<2.000000e+00> : tensor<3x3xf32> : tensor<3x3xf32>
+// CHECK-NEXT:    %g = antoum.constant dense<1.000000e+00> : tensor<3xf32> : tensor<3xf32>
+// CHECK-NEXT:    %0 = tensor.empty() : tensor<2x8x3xf32>
+// CHECK-NEXT:    %1 = spu.matmul %x, %w into %0 : tensor<2x8x3xf32>, tensor<3x3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
+// CHECK-NEXT:    %2 = tensor.empty() : tensor<2x8x3xf32>
+// CHECK-NEXT:    %3 = vpu.layer_norm %1, %g into %2 {epsilon = 1.000000e+00 : f32} : tensor<2x8x3xf32>, tensor<3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
+// CHECK-NEXT:    func.return %3 : tensor<2x8x3xf32>
+func.func @rows(%x : tensor<2x8x3xf32>) -> tensor<2x8x3xf32> {
+  %w = antoum.constant dense<2.0> : tensor<3x3xf32> : tensor<3x3xf32>
+  %g = antoum.constant dense<1.0> : tensor<3xf32> : tensor<3xf32>
+  %e = tensor.empty() : tensor<8x2x3xf32>
+  %ey = tensor.empty() : tensor<2x8x3xf32>
+  %t = vpu.transpose %x into %e {perm = array<i64: 1, 0, 2>} : tensor<2x8x3xf32>, tensor<8x2x3xf32> -> tensor<8x2x3xf32>
+  %m = spu.matmul %t, %w into %e : tensor<8x2x3xf32>, tensor<3x3xf32>, tensor<8x2x3xf32> -> tensor<8x2x3xf32>
+  %n = vpu.layer_norm %m, %g into %e {epsilon = 1.0 : f32} : tensor<8x2x3xf32>, tensor<3xf32>, tensor<8x2x3xf32> -> tensor<8x2x3xf32>
+  %y = vpu.transpose %n into %ey {perm = array<i64: 1, 0, 2>} : tensor<8x2x3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
+  func.return %y : tensor<2x8x3xf32>
+}
+
+// -----
+
+// Both operands are reshapes of one shape.
+// CHECK-LABEL: func.func @two_reshapes
+// CHECK-NEXT:    %0 = tensor.empty() : tensor<2x3xf32>
+// CHECK-NEXT:    %1 = vpu.binary mul %x, %y into %0 : tensor<2x3xf32>, tensor<2x3xf32>, tensor<2x3xf32> -> tensor<2x3xf32>
+// CHECK-NEXT:    %2 = tensor.empty() : tensor<6xf32>
+// CHECK-NEXT:    %z = vpu.reshape %1 into %2 : tensor<2x3xf32>, tensor<6xf32> -> tensor<6xf32>
+// CHECK-NEXT:    func.return %z : tensor<6xf32>
+func.func @two_reshapes(%x : tensor<2x3xf32>, %y : tensor<2x3xf32>) -> tensor<6xf32> {
+  %e = tensor.empty() : tensor<6xf32>
+  %a = vpu.reshape %x into %e : tensor<2x3xf32>, tensor<6xf32> -> tensor<6xf32>
+  %b = vpu.reshape %y into %e : tensor<2x3xf32>, tensor<6xf32> -> tensor<6xf32>
+  %z = vpu.binary mul %a, %b into %e : tensor<6xf32>, tensor<6xf32>, tensor<6xf32> -> tensor<6xf32>
+  func.return %z : tensor<6xf32>
+}
+
+// -----
+
+// Their product is of two axes before and one after: rows would be added to columns.
+// CHECK-LABEL: func.func @reshapes_that_broadcast
+// CHECK:         vpu.binary add %a, %b
+func.func @reshapes_that_broadcast(%x : tensor<3x1xf32>, %y : tensor<3x1xf32>) -> tensor<3x3xf32> {
+  %ea = tensor.empty() : tensor<1x3xf32>
+  %eb = tensor.empty() : tensor<3x1x1xf32>
+  %a = vpu.reshape %x into %ea : tensor<3x1xf32>, tensor<1x3xf32> -> tensor<1x3xf32>
+  %b = vpu.reshape %y into %ea : tensor<3x1xf32>, tensor<1x3xf32> -> tensor<1x3xf32>
+  %e = tensor.empty() : tensor<3x3xf32>
+  %z = vpu.binary add %a, %b into %e : tensor<1x3xf32>, tensor<1x3xf32>, tensor<3x3xf32> -> tensor<3x3xf32>
+  func.return %z : tensor<3x3xf32>
+}
