@@ -41,6 +41,7 @@ from spu_ir.transforms.rewriting import (
     layer_of,
 )
 from spu_ir.transforms.row_zeros import row_zero
+from spu_ir.transforms.weight_scales import row_scales
 
 MODES = ("auto", "dynamic", "static")
 CALIBRATE = "pass calibration=[feeds...], or run calibrate{feeds=...} before quantise"
@@ -48,15 +49,12 @@ CALIBRATE = "pass calibration=[feeds...], or run calibrate{feeds=...} before qua
 
 def quantised_weight(weight: Array) -> tuple[Array, Array]:
     """
-    i8 values and f32 scales [N] of an f32 weight of N rows: symmetric, `scale = max|row| / 127`.
+    i8 values and f32 scales [N] of an f32 weight of N rows: symmetric, the scales `row_scales`.
 
     A row of zeros has scale 1. Zeros stay zeros.
     """
     rows = weight.reshape(len(weight), -1)
-    peak = np.abs(rows).max(axis=1)
-    scale = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
-    # A row of denormals could have a scale of zero.
-    scale = np.where(scale > 0, scale, np.float32(1))
+    scale = row_scales(rows)
     values = np.clip(np.rint(rows / scale[:, None]), -127, 127).astype(np.int8)
     return values.reshape(weight.shape), scale
 
@@ -221,14 +219,15 @@ def choose_static(products: Sequence[EpilogueOp], mode: str) -> list[EpilogueOp]
     """
     The products whose activations are quantised with ranges known from calibration.
 
-    In `auto` these are the convolutions and, in a network that has some and is calibrated, the
-    matrix products too. Raises SpuError for one without a range.
+    In `auto` these are the convolutions and, in a calibrated network of mostly convolutions, the
+    matrix products too: in any other, rows with scales of their own are nearer to f32. Raises
+    SpuError for one without a range.
     """
     if mode == "dynamic":
         return []
-    convolves = any(isinstance(op, ConvOp) for op in products)
+    convolutions = sum(isinstance(op, ConvOp) for op in products)
     calibrated = all(range_of(op.x) is not None for op in products)
-    everything = mode == "static" or (convolves and calibrated)
+    everything = mode == "static" or (2 * convolutions > len(products) and calibrated)
     static = [op for op in products if everything or isinstance(op, ConvOp)]
     for op in static:
         if range_of(op.x) is None:
@@ -246,11 +245,12 @@ class QuantisePass(ModulePass):
     """
     Quantise f32 products of constant weights to int8, as quantise and dequantise ops around them.
 
-    Weights become i8, symmetric, with a scale for each output channel. Activations become u8: in
+    Weights become i8, symmetric, with a scale for each output channel: the one with the least
+    squared error where a row has few non-zeros. Activations become u8: in
     `static` mode with a scale and zero point from their calibrated range, and once for all of
     their users; in `dynamic` mode each row at run time, which a convolution has no way to do: it
     stays f32. `auto` is static for convolutions, dynamic for matrix products, and static for both
-    in a calibrated network that has convolutions. Products that `choose-precision` marked are
+    in a calibrated network of mostly convolutions. Products that `choose-precision` marked are
     left, and see values as they were.
     """
 

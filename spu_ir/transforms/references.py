@@ -39,6 +39,7 @@ from spu_ir.transforms.rewriting import (
     empty_of,
     is_constant,
 )
+from spu_ir.transforms.weight_scales import row_scales
 
 TINY = np.float32(1e-30)
 """Stands for the peak of a row of zeros, so that nothing is divided by 0."""
@@ -201,6 +202,5 @@ def round_rows_of_weight(op: EpilogueOp, store: WeightStore) -> None:
     """Round each row of `op`'s weight to 255 levels, symmetric."""
     weight = weight_of(op, store)
     rows = weight.reshape(len(weight), -1)
-    peak = np.abs(rows).max(axis=1, keepdims=True)
-    scale = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
+    scale = row_scales(rows)[:, None]
     set_weight(op, (np.rint(rows / scale) * scale).reshape(weight.shape), store)
