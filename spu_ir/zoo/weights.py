@@ -80,17 +80,24 @@ def _read_index(path: Path) -> dict[str, Array]:
     """All files that an index lists; they are in its own folder."""
     try:
         index: object = json.loads(path.read_bytes())
-        listed = set[str](index["weight_map"].values())  # type: ignore[index]
     except OSError as error:
         raise SpuError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise SpuError(f"{path.name!r} is no index of safetensors files") from None
+    except ValueError:
+        index = None
+    listed = cast("dict[str, object]", index).get("weight_map") if _is_map(index) else None
+    files = list(cast("dict[str, Any]", listed).values()) if _is_map(listed) else [None]
+    if not all(isinstance(name, str) for name in files):
+        raise SpuError(f"{path.name!r} is no index of safetensors files")
     weights: dict[str, Array] = {}
-    for name in sorted(listed):
+    for name in sorted(set[str](files)):
         if Path(name).name != name:
             raise SpuError(f"{path.name!r} lists {name!r}, which is outside its folder")
         weights |= _read_file(path.parent / name)
     return weights
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _as_array(name: str, value: Any) -> Array:
@@ -118,13 +125,13 @@ def check_weights(weights: Weights, shapes: Mapping[str, Sequence[int]]) -> dict
     for name, shape in shapes.items():
         if name not in weights:
             raise SpuError(f"weight {name!r} is missing", remedy="take the model's own checkpoint")
-        value = weights[name]
-        if tuple(value.shape) != tuple(shape):
+        value = _as_array(name, weights[name])
+        if value.shape != tuple(shape):
             raise SpuError(
                 f"weight {name!r} has shape {list(value.shape)}, the configuration needs "
                 f"{list(shape)}"
             )
-        chosen[name] = _as_array(name, value)
+        chosen[name] = value
     return chosen
 
 
