@@ -14,6 +14,7 @@ from support.models import MODELS, SHAPES, feeds
 from support.nets import Net
 from support.networks import cnn, error, normal, products, run, transformer, weights
 from xdsl.dialects.builtin import StringAttr
+from xdsl.passes import PassPipeline
 
 import spu_ir
 from spu_ir.api import lower
@@ -27,10 +28,11 @@ from spu_ir.runtime.build import build
 from spu_ir.runtime.cpu import host_levels
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.tools import spu_compile
+from spu_ir.tools.verify_passes import PassVerifier
 from spu_ir.transforms import pipelines
 from spu_ir.transforms.calibrate import calibrate
-from spu_ir.transforms.choose_precision import choose_precision, chosen
-from spu_ir.transforms.correct_bias import correct_bias, mean_errors
+from spu_ir.transforms.choose_precision import ChoosePrecisionPass, choose_precision, chosen
+from spu_ir.transforms.correct_bias import CorrectBiasPass, correct_bias, mean_errors
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.rewriting import is_kept_bf16, layer_of
 from spu_ir.transforms.sensitivity import LayerSensitivity, measure, report
@@ -212,6 +214,22 @@ def test_a_static_net_gives_bf16_layers_values_that_went_through_no_grid() -> No
     assert str(element_of(by_layer["d"].x)) == "bf16"
     assert str(element_of(by_layer["a"].x)) == "ui8"
     interpret(net.module, net.ctx, inputs[0])
+
+
+@pytest.mark.parametrize(("make", "shape", "mode"), NETS, ids=IDS)
+def test_every_pass_keeps_its_promise(
+    make: Callable[[], Net], shape: Sequence[int], mode: str, tmp_path: Path
+) -> None:
+    net, inputs = ready(make, shape)
+    npz = str(tmp_path / "feeds.npz")
+    np.savez(npz, **inputs[0])
+    passes = (
+        ChoosePrecisionPass(npz, budget=0.4, mode=mode),
+        CorrectBiasPass(npz, mode=mode),
+        *pipelines.quantise("mixed", mode),
+    )
+    PassPipeline(passes, PassVerifier(net.ctx)).apply(net.ctx, net.module)
+    assert len({str(element_of(op.x)) for op in products(net.module)}) == 2
 
 
 @pytest.mark.parametrize("name", ["block", "convolutions"])
