@@ -37,17 +37,20 @@ def export_onnx(
     inputs = dict(zip(parameters, arguments, strict=False)) | named
     shapes = {name: dict((dynamic or {}).get(name, {})) for name in inputs}
     _check(dynamic or {}, inputs)
-    cast("Any", torch.onnx).export(
+    program = cast("Any", torch.onnx).export(
         model,
         arguments,
-        fspath(path),
         kwargs=named or None,
         dynamo=True,
         dynamic_shapes=shapes if dynamic else None,
         output_names=output_names,
-        external_data=False,
         verbose=False,
     )
+    # Where in which file of this machine every node was written is nobody else's business, and
+    # without it the same model gives the same file everywhere.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    program.save(fspath(path), external_data=False)
 
 
 def _check(dynamic: Mapping[str, Mapping[int, str]], inputs: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ def test_a_cnn_is_banked(tmp_path: Path, ratio: int) -> None:
     path = tmp_path / "cnn.onnx"
     pruner.export(path, images, dynamic={"x": {0: "batch"}}, output_names=["y"])
     assert model.training, "the model in training is left alone"
+    assert b".py" not in path.read_bytes(), "no paths of this machine"
     compiled = spu_ir.compile(
         path, calibration=[{"x": images.numpy()}], shapes={"batch": (1, 8)}, threads=1
     )
