@@ -232,6 +232,7 @@ def sensitivity(
     activations: Activations = "auto",
     observer: str = "minmax",
     shapes: Mapping[str, Any] | None = None,
+    padding: Padding = "compute",
     progress: Progress | None = None,
 ) -> SensitivityReport:
     """
@@ -245,8 +246,9 @@ def sensitivity(
     from spu_ir.transforms.sensitivity import FEEDS, report
 
     quantisation = Quantisation("int8", activations, observer)
+    check("padding", padding, PADDINGS)
     quantisation.check(calibrated=True)
-    job = _to_tensors(model, "int8", sparsity, shapes, progress)
+    job = _to_tensors(model, "int8", sparsity, shapes, progress, padding)
     feeds = list(calibration)
     if not feeds:
         raise SpuError("there is no feed to measure with", remedy=WITHOUT_FEEDS)

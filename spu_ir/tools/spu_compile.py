@@ -201,6 +201,7 @@ def _print_sensitivity(options: argparse.Namespace) -> None:
             calibration=read_feeds(options.calibration),
             activations=options.activations,
             observer=options.observer,
+            padding=options.padding,
             progress=progress,
         )
     if options.json:
