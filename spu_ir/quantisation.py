@@ -62,18 +62,20 @@ class Quantisation:
 
     def prepare(
         self, module: ModuleOp, ctx: Context, feeds: Iterable[Feeds] | None, progress: Progress
-    ) -> None:
+    ) -> float | None:
         """
         Calibrate a module on tensors, in f32, choose what stays bf16, and correct biases.
 
         The feeds are run one at a time; they are kept when there is more than one thing to do.
+        The result is the estimate of `choose_precision`, None for other precisions than mixed.
         """
         from spu_ir.transforms.calibrate import calibrate
         from spu_ir.transforms.choose_precision import choose_precision
         from spu_ir.transforms.correct_bias import correct_bias
 
         if feeds is None or not self.quantises:
-            return
+            return None
+        estimate: float | None = None
         again = self.precision == "mixed" or self.bias_correction
         feeds = list(feeds) if again else feeds
         total = len(feeds) if isinstance(feeds, Sized) else 0
@@ -81,7 +83,7 @@ class Quantisation:
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer
         )
         if self.precision == "mixed":
-            choose_precision(
+            estimate = choose_precision(
                 module,
                 ctx,
                 list(feeds),
@@ -98,6 +100,7 @@ class Quantisation:
                 self.activations,
                 lambda done: progress("correct biases", done, total),
             )
+        return estimate
 
 
 def check(what: str, value: object, allowed: tuple[object, ...]) -> None:

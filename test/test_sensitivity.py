@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -348,3 +349,20 @@ def test_the_command_prints_sensitivity(tmp_path: Path, capsys: pytest.CaptureFi
     assert "error: sensitivity is measured on inputs; give some" in capsys.readouterr().err
     assert spu_compile.main([*arguments, "-o", str(tmp_path / "x")]) == 1
     assert "--sensitivity compiles nothing" in capsys.readouterr().err
+
+
+def test_the_command_says_when_a_budget_is_too_small(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, npz = tmp_path / "m.onnx", tmp_path / "feeds.npz"
+    model.write_bytes(MODELS["perceptron"]().SerializeToString())
+    np.savez(npz, **feeds("perceptron", 0, 2, 9))
+    arguments = [str(model), "-o", str(tmp_path / "m.spu"), "--levels", "c"]
+    arguments += ["--shapes", "batch=1:4,seq=1:48", "--calibration", str(npz)]
+    arguments += ["--precision", "mixed", "--budget", "0.5", "--tolerance"]
+    assert spu_compile.main([*arguments, "1e-4"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"estimated error of the outputs: 0\.0\d+, more than the tolerance", said)
+    assert spu_compile.main([*arguments, "1.0", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    assert {row["precision"] for row in rows if row["op"] == "spu.matmul"} == {"int8"}

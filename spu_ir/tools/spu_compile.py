@@ -176,10 +176,19 @@ def _run(options: argparse.Namespace) -> None:
         print(json.dumps(result, indent=2))
         return
     print_report(model)
+    estimate = model.options["estimated_error"]
+    if isinstance(estimate, float):
+        print(f"estimated error of the outputs: {estimate:.2g}{_beyond(estimate, options)}")
     for what, folder in (("package", options.output), ("C program", options.export_c)):
         if folder is not None:
             print(f"{what}: {folder}")
     print(f"compiled in {seconds:.1f} s")
+
+
+def _beyond(estimate: float, options: argparse.Namespace) -> str:
+    if options.tolerance is None or estimate <= options.tolerance:
+        return ""
+    return f", more than the tolerance: a budget of {options.budget:g} allows no less"
 
 
 def _print_sensitivity(options: argparse.Namespace) -> None:
