@@ -31,10 +31,48 @@ class Demand:
     all_rows: dict[SSAValue, Operation] = field(default_factory=dict[SSAValue, Operation])
     """Values of which all rows are needed, with the op that looks across them."""
 
+    within: set[AttentionOp] = field(default_factory=set[AttentionOp])
+    """The masked attentions whose queries are rows of the same sequence as their keys."""
+
     def __post_init__(self) -> None:
         self.extents = self.mask.extents
+        for op in self.function.body.block.ops:
+            rule = row_rule(op, self.is_rows)
+            if rule is not None:
+                self.rules[op] = rule
+        self.within = {op for op in self.mask.attentions if self._is_within(op)}
         for op in reversed(list(self.function.body.block.ops)):
             self._see(op)
+
+    def _is_within(self, op: AttentionOp) -> bool:
+        """
+        Whether q, k and v are computed row by row from some value that they share.
+
+        Otherwise the queries may be another sequence, which happens to be as long.
+        """
+        if not all(map(self.is_rows, (*op.results, op.q, op.k, op.v))):
+            return False
+        return bool(self._sources(op.q) & self._sources(op.k) & self._sources(op.v))
+
+    def _sources(self, value: SSAValue) -> set[SSAValue]:
+        """A value, and those that it is computed from row by row."""
+        found = {value}
+        waiting = [value]
+        while waiting:
+            owner = waiting.pop().owner
+            operands: list[SSAValue] = []
+            if isinstance(owner, AttentionOp):
+                operands = [owner.q]
+            elif isinstance(owner, Operation) and owner in self.rules:
+                operands = list(self.rules[owner].rows)
+            fresh = [
+                operand
+                for operand in operands
+                if operand not in found and self.is_rows(operand) and not self.of_mask(operand)
+            ]
+            found.update(fresh)
+            waiting += fresh
+        return found
 
     def is_rows(self, value: SSAValue) -> bool:
         """Whether a value is `[batch, seq, ...]`."""
@@ -54,12 +92,10 @@ class Demand:
             return
         blame = next((self.all_rows[r] for r in op.results if r in self.all_rows), None)
         if isinstance(op, AttentionOp) and op in self.mask.attentions:
-            if blame is not None:
-                self.all_rows[op.q] = blame
+            if blame is not None or op not in self.within:
+                self.all_rows.setdefault(op.q, blame or op)
             return
-        rule = row_rule(op, self.is_rows)
-        if rule is not None:
-            self.rules[op] = rule
+        rule = self.rules.get(op)
         hidden = self._hidden(op)
         for operand in op.operands:
             if rule is None:
@@ -129,16 +165,15 @@ class Demand:
         return list(self.rules[op].rows)
 
     def _can_pack(self, op: Operation) -> bool:
-        attention = isinstance(op, AttentionOp) and op in self.mask.attentions
-        if not attention and op not in self.rules:
+        if op not in self.rules and not (isinstance(op, AttentionOp) and op in self.within):
             return False
         results: list[OpResult] = list(op.results)
-        if attention and not all(map(self.is_rows, (*results, *self.row_operands(op)))):
-            return False
         return not any(result in self.all_rows or self.of_mask(result) for result in results)
 
     def reason(self, op: AttentionOp) -> str | None:
         """Why an attention's rows are all computed; None where they are not."""
+        if op not in self.within:
+            return "its queries are not known to be rows of the sequence that is masked"
         blame = self.all_rows.get(op.results[0])
         if blame is None:
             return None

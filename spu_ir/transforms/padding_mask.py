@@ -45,8 +45,8 @@ A key whose score is lowered by at least this has a weight of exactly 0.
 `exp` is 0 below -104, so this leaves scores that differ by 9,896 before the mask is added.
 """
 
-SAMPLED_POSITIONS = 64
-"""Positions on which a column value is evaluated, if the sequence's extent is not fixed."""
+SAMPLED_POSITIONS = 1024
+"""Most positions on which a column value is evaluated, if the sequence's extent is not fixed."""
 
 
 class Unproven(Exception):
