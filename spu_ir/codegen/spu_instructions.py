@@ -79,6 +79,7 @@ def _product(printer: Printer, scope: Scope, op: Operation) -> None:
         op.x_zero.value.data,
         total // each,
         layer.data if isinstance(layer, StringAttr) else "",
+        depthwise=isinstance(op, ConvOp) and op.depthwise,
     )
     first = row if isinstance(row, int) else scope.index(row)
     kernel = _kernel(printer, op, placed)
@@ -165,10 +166,13 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
         if value is not None
     ]
     residual = "NONE" if op.residual is None else _SUFFIXES[dtype_name(op.residual)]
+    if packed.format == "depthwise":
+        call = f"spu_depthwise_run(tile, {_TYPES[dtype_name(op.x)]},"
+    else:
+        call = f"spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {_FORMATS[packed.format]}, {share},"
     text = (
         "static __attribute__((noinline)) void @(const spu_tile *tile) {\n"
-        f"  spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {_FORMATS[packed.format]}, "
-        f"{share},\n"
+        f"  {call}\n"
         f"               {' | '.join(bits) or '0'}, SPU_RES_{residual},\n"
         f"               SPU_ACT_{op.activation.data.upper()}, "
         f"SPU_OUT_{_SUFFIXES[dtype_name(op.init)]});\n"

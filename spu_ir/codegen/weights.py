@@ -15,6 +15,7 @@ from spu_ir.dialects.types import Array
 from spu_ir.dialects.weights import BankedAttr, WeightStore, constant_array
 from spu_ir.errors import SpuError
 from spu_ir.packing.banked import PackedWeight, pack
+from spu_ir.packing.depthwise import pack_depthwise
 from spu_ir.runtime.program import weight_offsets
 
 Segments = tuple[tuple[int, int], ...]
@@ -38,6 +39,7 @@ class _Key(NamedTuple):
     segments: Segments
     x_zero: int
     groups: int
+    depthwise: bool
 
 
 @dataclass
@@ -65,11 +67,18 @@ class WeightFile:
         return self._plain[value]
 
     def packed(
-        self, constant: ConstantOp, segments: Segments, x_zero: int, groups: int, layer: str
+        self,
+        constant: ConstantOp,
+        segments: Segments,
+        x_zero: int,
+        groups: int,
+        layer: str,
+        *,
+        depthwise: bool = False,
     ) -> Placed:
         """A product's weight, packed for activations whose segments lie as given."""
         encoding = encoding_of(constant.result)
-        key = _Key(constant.value, encoding, segments, x_zero, groups)
+        key = _Key(constant.value, encoding, segments, x_zero, groups, depthwise)
         if key not in self._packed:
             array = constant_array(self.store, constant.value)
             rows = array.reshape(array.shape[0], -1)
@@ -79,9 +88,12 @@ class WeightFile:
                 else (encoding.bank.data, encoding.slots.data, encoding.share.data)
             )
             try:
-                packed = pack(
-                    rows, segments=segments, encoding=numbers, x_zero=x_zero, groups=groups
-                )
+                if depthwise:
+                    packed = pack_depthwise(rows, segments, x_zero)
+                else:
+                    packed = pack(
+                        rows, segments=segments, encoding=numbers, x_zero=x_zero, groups=groups
+                    )
             except ValueError as error:
                 raise SpuError(
                     str(error), node=layer or None, remedy="run the encode pass on these weights"

@@ -294,6 +294,12 @@ class ConvOp(EpilogueOp):
         """Whether a pixel has channels of other groups, before or after tiling to one group."""
         return self.groups.value.data > 1 or GROUP_LANES in self.attributes
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether every output channel is that of one input channel, each a group of its own."""
+        outputs, _, _, depth = shape_of(self.weight)
+        return depth == 1 and outputs == self.groups.value.data > 1
+
     def spatial_out(self) -> tuple[int, int]:
         """(OH, OW) from x, the kernel, pads, strides and dilations; run-time where x's are."""
         x, weight = shape_of(self.x), shape_of(self.weight)

@@ -24,7 +24,7 @@ from spu_ir.dialects.spu import (
 )
 from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype
 
-from . import numerics, numerics_attention, numerics_spu
+from . import numerics, numerics_attention, numerics_depthwise, numerics_spu
 from .destination import deliver
 
 
@@ -98,6 +98,9 @@ class SpuFunctions(InterpreterFunctions):
             border = ((0, 0), (top, bottom), (left, right), (0, 0))
             x = np.pad(x, border, constant_values=op.x_zero.value.data)
         windows = patches(x, (kh, kw), op)
+        if op.depthwise:
+            taps = windows.reshape(-1, kh * kw, outputs)
+            return self.finish(op, args, depthwise(op, taps, weight.reshape(outputs, kh * kw)))
         rows = weight.reshape(outputs, kh * kw * depth)
         groups = op.groups.value.data
         size = outputs // groups
@@ -138,6 +141,15 @@ class SpuFunctions(InterpreterFunctions):
             own = None if mask is None else sample_of(mask, b, part.shape[1], end - start)
             out[rows] = attention(op, part, k[keys][None], v[keys][None], own)[0]
         return deliver(op, args, out)
+
+
+def depthwise(op: ConvOp, x: Array, weight: Array) -> Array:
+    """The accumulators `[M, C]` of a depthwise convolution: taps `[M, K, C]`, weight `[C, K]`."""
+    if x.dtype == np.uint8:
+        return numerics_depthwise.depthwise_i8(x, weight, op.x_zero.value.data)
+    if x.dtype == bfloat16:
+        return numerics_depthwise.depthwise_bf16(f32_of(x), f32_of(weight))
+    return numerics_depthwise.depthwise_f32(x, weight)
 
 
 def attention(op: AttentionOp, q: Array, k: Array, v: Array, mask: Array | None) -> Array:

@@ -21,7 +21,7 @@ from ..dialects.weights import BANK_BYTES
 from .windows import I64, LANES, Segments, blocks_of, check_weight, counts_of, windows_of
 
 Kind = Literal["i8", "bf16", "f32"]
-Format = Literal["dense", "banked", "banked2"]
+Format = Literal["dense", "banked", "banked2", "depthwise"]
 
 _KINDS: dict[str, Kind] = {"int8": "i8", "bfloat16": "bf16", "float32": "f32"}
 

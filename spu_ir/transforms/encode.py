@@ -13,7 +13,7 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from spu_ir.dialects.antoum import ConstantOp
-from spu_ir.dialects.spu import EpilogueOp
+from spu_ir.dialects.spu import ConvOp, EpilogueOp
 from spu_ir.dialects.types import Array, element_of, shape_of
 from spu_ir.dialects.weights import BANK_BYTES, BankedAttr, WeightStore, store_of
 from spu_ir.packing.segments import groups_of, segments_of
@@ -100,7 +100,9 @@ def encode(
     if weight is None:
         return
     op.attributes["density"] = FloatAttr(np.count_nonzero(weight) / max(1, weight.size), f32)
-    if element_of(source) not in (i8, bf16):
+    if isinstance(op, ConvOp) and op.depthwise:
+        choice = Choice(None, "dense", "a depthwise convolution has no sum over channels to skip")
+    elif element_of(source) not in (i8, bf16):
         choice = Choice(None, "dense", "f32 weights are always dense")
     else:
         choice = choose(weight.reshape(len(weight), -1), segments_of(op), groups_of(op))

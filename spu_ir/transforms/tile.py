@@ -82,7 +82,7 @@ class TilePass(ModulePass):
         if isinstance(op, MatmulOp):
             self._matmul(emit, op)
         elif isinstance(op, ConvOp):
-            self._conv(emit, op)
+            (self._depthwise if op.depthwise else self._conv)(emit, op)
         elif isinstance(op, AttentionOp):
             tile_attention(emit, op)
         elif isinstance(op, PackRowsOp):
@@ -144,6 +144,36 @@ class TilePass(ModulePass):
             sequential_loops(inner, [(0, tile_rows)], places, tile)
 
         parallel_loops(emit, [(0, rows, row_block), (1, lanes, block)], body)
+
+    def _depthwise(self, emit: Emitter, op: ConvOp) -> None:
+        """Tiles of pixels with all their channels, whose places follow each other in x."""
+        batch, height, width, _ = emit.extents(op.init)
+        assert isinstance(width, int)
+        columns = -(-width // -(-width // MAX_ROWS))
+        maps = _epilogue_maps(op, rows=[0, 1, 2], lanes=3, weight_axes=4)
+        weight = shape_of(op.weight)
+        strides, dilations = integers(op.strides), integers(op.dilations)
+        window = [dilations[a] * (weight[1 + a] - 1) + 1 for a in (0, 1)]
+
+        def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
+            n, y, x = (places[a] for a in (0, 1, 2))
+            reach = inner.add(inner.multiply(inner.subtract(x.size, 1), strides[1]), window[1])
+            source = inner.subview(
+                op.x,
+                [
+                    n.offset,
+                    inner.multiply(y.offset, strides[0]),
+                    inner.multiply(x.offset, strides[1]),
+                    0,
+                ],
+                [n.size, window[0], reach, weight[0]],
+            )
+            views = [
+                view_of(inner, v, m, places) for v, m in zip(op.operands[1:], maps[1:], strict=True)
+            ]
+            inner.insert(with_operands(op, [source, *views]))
+
+        parallel_loops(emit, [(0, batch, 1), (1, height, 1), (2, width, columns)], tile)
 
     def _conv(self, emit: Emitter, op: ConvOp) -> None:
         batch, height, width, lanes = emit.extents(op.init)

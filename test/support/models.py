@@ -127,6 +127,26 @@ def convolutions() -> ModelProto:
     return g.model(y=(y, ["batch", 10]))
 
 
+def depthwise() -> ModelProto:
+    """Convolutions of one channel a group, over images and over a line, with all that is fused."""
+    g = Graph(5)
+    x = g.input("x", ["batch", 20, 15, 13])
+
+    def conv(value: str, channels: int, kernel: list[int], **attributes: Any) -> str:
+        weight = g.weight((channels, 1, *kernel))
+        return g.op("Conv", value, weight, g.weight((channels,)), group=channels, **attributes)
+
+    first = g.op("Relu", conv(x, 20, [3, 3], pads=[1, 1, 1, 1], strides=[2, 1]))
+    added = g.op("Add", conv(first, 20, [3, 2], pads=[1, 1, 1, 0]), first)
+    wide = g.op("Conv", added, g.weight((40, 20, 1, 1)), g.weight((40,)))
+    last = conv(wide, 40, [3, 3], pads=[2, 2, 2, 2], dilations=[2, 2])
+    line = g.op("Reshape", last, g.weight(np.array([0, 40, 104])))
+    gate = g.op("Sigmoid", conv(line, 40, [31], pads=[15, 15]))
+    flat = g.op("GlobalAveragePool", g.op("Mul", line, gate))
+    y = g.op("Gemm", g.op("Flatten", flat), g.weight((10, 40)), g.weight((10,)), transB=1)
+    return g.model(y=(y, ["batch", 10]))
+
+
 def mixture() -> ModelProto:
     """What the others lack: reductions, selection, slices, gathers, integers, broadcasting."""
     g = Graph(3)
@@ -165,6 +185,7 @@ MODELS = {
     "perceptron": perceptron,
     "block": block,
     "convolutions": convolutions,
+    "depthwise": depthwise,
     "mixture": mixture,
     "indices": indices,
 }
@@ -173,6 +194,7 @@ SHAPES: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "perceptron": {"batch": (1, 4), "seq": (1, 48)},
     "block": {"batch": (1, 4), "seq": (1, 80)},
     "convolutions": {"batch": (1, 3)},
+    "depthwise": {"batch": (1, 3)},
     "mixture": {"batch": (1, 5)},
     "indices": {"batch": (1, 5)},
 }
@@ -183,6 +205,8 @@ def feeds(name: str, seed: int, batch: int, seq: int) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     if name == "convolutions":
         return {"x": rng.normal(size=(batch, 3, 19, 17)).astype(np.float32)}
+    if name == "depthwise":
+        return {"x": rng.normal(size=(batch, 20, 15, 13)).astype(np.float32)}
     if name == "mixture":
         return {
             "x": rng.normal(size=(batch, 6, 20)).astype(np.float32),

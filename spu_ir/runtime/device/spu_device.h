@@ -6,6 +6,7 @@
 #include "context.h"
 #include "numerics.h"
 #include "spu.h"
+#include "spu_depthwise.h"
 #include "vpu.h"
 
 #endif

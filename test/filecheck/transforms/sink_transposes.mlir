@@ -110,8 +110,8 @@ func.func @per_channel(%x : tensor<2x8x3xui8>) -> tensor<2x3x8xf32> {
 // CHECK-NEXT:    %0 = tensor.empty() : tensor<2x8x3xf32>
 // CHECK-NEXT:    %1 = spu.matmul %x, %w into %0 : tensor<2x8x3xf32>, tensor<3x3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
 // CHECK-NEXT:    %2 = tensor.empty() : tensor<2x8x3xf32>
-// CHECK-NEXT:    %3 = vpu.layer_norm %1, %g into %2 {epsilon = 1.000000e+00 : f32} : tensor<2x8x3xf32>, tensor<3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
-// CHECK-NEXT:    func.return %3 : tensor<2x8x3xf32>
+// CHECK-NEXT:    %y = vpu.layer_norm %1, %g into %2 {epsilon = 1.000000e+00 : f32} : tensor<2x8x3xf32>, tensor<3xf32>, tensor<2x8x3xf32> -> tensor<2x8x3xf32>
+// CHECK-NEXT:    func.return %y : tensor<2x8x3xf32>
 func.func @rows(%x : tensor<2x8x3xf32>) -> tensor<2x8x3xf32> {
   %w = antoum.constant dense<2.0> : tensor<3x3xf32> : tensor<3x3xf32>
   %g = antoum.constant dense<1.0> : tensor<3xf32> : tensor<3xf32>
