@@ -66,6 +66,7 @@ def write(way: Export, path: Path, config: dict[str, Any] | None = None) -> Netw
     """Export to `path`, batch and sequence free, and return the model."""
     network = build(way, SMALL if config is None else config)
     feeds = way.feeds(2, 9, vocab=16)
+    free: dict[str, Any]
     if way.dynamo:
         axes: dict[int, Any] = {
             axis: torch.export.Dim(name, min=low, max=high)
