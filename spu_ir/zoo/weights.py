@@ -89,7 +89,7 @@ def _read_index(path: Path) -> dict[str, Array]:
     if not all(isinstance(name, str) for name in files):
         raise SpuError(f"{path.name!r} is no index of safetensors files")
     weights: dict[str, Array] = {}
-    for name in sorted(set[str](files)):
+    for name in sorted(set(cast("list[str]", files))):
         if Path(name).name != name:
             raise SpuError(f"{path.name!r} lists {name!r}, which is outside its folder")
         weights |= _read_file(path.parent / name)
