@@ -143,7 +143,6 @@ def bank_mask(
     if ratio not in RATIOS:
         raise ValueError(f"ratio {ratio} is not one of {RATIOS}")
     if ratio == 1 or rows.why_dense is not None:
-        return np.ones(weight.shape, np.bool_)
-    values = np.abs(weight if score is None else score).astype(np.float64)
-    kept = largest_per_bank(rows.rows(values), rows.lengths, bank, bank // ratio)
-    return rows.weight(kept)
+        return np.full(rows.shape, True)
+    values: Array = np.abs(weight if score is None else score).astype(np.float64)
+    return rows.weight(largest_per_bank(rows.rows(values), rows.lengths, bank, bank // ratio))

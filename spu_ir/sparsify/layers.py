@@ -51,15 +51,6 @@ Ratio: TypeAlias = float | Mapping[str, float] | Callable[[Layer], float]
 """One for all layers, or by glob of layer or weight names (others stay dense), or by function."""
 
 
-def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that may be given constants which are not inputs."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    # Before this version every constant had to be listed as an input too.
-    copy.ir_version = max(copy.ir_version, 4)
-    return copy
-
-
 def layers_of(graph: onnx.GraphProto) -> list[Layer]:
     """
     The MatMul, Gemm, Conv and ConvTranspose nodes of a graph whose weight is a constant.
@@ -110,7 +101,7 @@ def ratios_of(
     Raises SpuError for a ratio that the format does not have (with `any_ratio`: one below 1), and
     for a pattern that matches no layer.
     """
-    by_name = cast("Mapping[str, float]", ratio) if isinstance(ratio, Mapping) else {}
+    by_name = _by_name(ratio)
     for pattern in (*keep, *by_name):
         if not any(_matches(layer, pattern) for layer in layers):
             some = ", ".join(repr(layer.name) for layer in layers[:4])
@@ -134,11 +125,17 @@ def ratios_of(
     return chosen
 
 
+def _by_name(ratio: Ratio) -> Mapping[str, float]:
+    return cast("Mapping[str, float]", ratio) if isinstance(ratio, Mapping) else {}
+
+
 def _ratio_of(layer: Layer, ratio: Ratio) -> float:
-    if isinstance(ratio, Mapping):
-        by_name = cast("Mapping[str, float]", ratio)
-        return next((r for pattern, r in by_name.items() if _matches(layer, pattern)), 1)
-    return ratio if isinstance(ratio, int | float) else ratio(layer)
+    by_name = _by_name(ratio)
+    if isinstance(ratio, int | float):
+        return ratio
+    if callable(ratio):
+        return ratio(layer)
+    return next((one for pattern, one in by_name.items() if _matches(layer, pattern)), 1)
 
 
 def _matches(layer: Layer, pattern: str) -> bool:
@@ -147,9 +144,9 @@ def _matches(layer: Layer, pattern: str) -> bool:
 
 @dataclass
 class Replacer:
-    """Gives the layers of a graph other weights; layers with one weight keep sharing it."""
+    """Gives the layers of a model other weights; layers with one weight keep sharing it."""
 
-    graph: onnx.GraphProto
+    model: onnx.ModelProto
 
     def __post_init__(self) -> None:
         self.done: dict[tuple[object, ...], str] = {}
@@ -164,13 +161,16 @@ class Replacer:
         if key not in self.done:
             name = f"{layer.weight_name}/pruned{len(self.done)}"
             array = np.ascontiguousarray(weight, layer.weight.dtype)
-            self.graph.initializer.append(numpy_helper.from_array(array, name))
+            self.model.graph.initializer.append(numpy_helper.from_array(array, name))
             self.done[key] = name
         layer.node.input[1] = self.done[key]
 
     def finish(self) -> None:
-        """Remove constants that nothing reads any more."""
-        _drop_unused(self.graph)
+        """Remove constants that nothing reads any more, if any weight was replaced."""
+        if self.done:
+            # Before this version every constant had to be listed as an input too.
+            self.model.ir_version = max(self.model.ir_version, 4)
+            _drop_unused(self.model.graph)
 
 
 class _Constants:

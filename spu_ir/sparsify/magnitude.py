@@ -11,14 +11,15 @@ import onnx
 from spu_ir.errors import SpuError
 
 from .banks import BANK, Array, BankedRows, Mask, bank_mask
-from .layers import Ratio, Replacer, copy_of, layers_of, ratios_of, why_not
+from .files import Model, read_model
+from .layers import Ratio, Replacer, layers_of, ratios_of, why_not
 from .report import Report, layer_report
 
 Structure = Literal["banked", "unstructured"]
 
 
 def magnitude(
-    model: onnx.ModelProto,
+    model: Model,
     ratio: Ratio,
     *,
     bank: int = BANK,
@@ -27,7 +28,7 @@ def magnitude(
     report: Report | None = None,
 ) -> onnx.ModelProto:
     """
-    A copy of `model` in which each row of each weight keeps `bank / ratio` numbers a bank.
+    A copy of `model`, a proto or a path, whose weights keep `bank / ratio` numbers a row and bank.
 
     Weights are the constant right operands of MatMul and Gemm and the filters of Conv and
     ConvTranspose. A row is one output channel; its reduction is ordered as the compiler orders it
@@ -48,10 +49,10 @@ def magnitude(
     check_bank(bank)
     if structure not in ("banked", "unstructured"):
         raise SpuError(f"structure {structure!r} is not known", remedy="use banked or unstructured")
-    pruned = copy_of(model)
+    pruned = read_model(model)
     layers = layers_of(pruned.graph)
     ratios = ratios_of(layers, ratio, keep, any_ratio=structure == "unstructured")
-    replacer = Replacer(pruned.graph)
+    replacer = Replacer(pruned)
     for layer, one in zip(layers, ratios, strict=True):
         reason = why_not(layer, one)
         weight = layer.weight
@@ -60,9 +61,6 @@ def magnitude(
             replacer.replace(layer, weight, one)
         if report is not None:
             report(layer_report(layer, weight, one if reason is None else 1, reason))
-    if not replacer.done:
-        pruned.CopyFrom(model)
-        return pruned
     replacer.finish()
     return pruned
 

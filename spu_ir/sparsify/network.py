@@ -170,13 +170,16 @@ class Network:
             _check_held([*states, *dense], limit)
 
 
-def _owns(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and cast("Array", value).base is None
-
-
 def _check_held(states: Sequence[_State], limit: int) -> None:
-    # Views, broadcasts and the arrays that two states share take no memory of their own.
-    held = {id(value): value.nbytes for state in states for value in state.values() if _owns(value)}
+    # Several values may be views of one array, and the two models share what is equal.
+    held: dict[int, int] = {}
+    for state in states:
+        for value in state.values():
+            if isinstance(value, np.ndarray):
+                array = cast("Array", value)
+                while isinstance(array.base, np.ndarray):
+                    array = cast("Array", array.base)
+                held[id(array)] = array.nbytes
     if sum(held.values()) > limit:
         raise SpuError(
             f"the activations of all feeds take more than {limit >> 20} MiB",
@@ -190,9 +193,11 @@ def _shapes(graph: onnx.GraphProto, feeds: Sequence[Feeds]) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
     initialisers = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
-        given = [np.shape(feed[value.name]) for feed in feeds if value.name in feed]
-        if value.name in initialisers or not given:
+        if value.name in initialisers:
             continue
+        if any(value.name not in feed for feed in feeds):
+            raise SpuError(f"input {value.name!r} is missing in a calibration feed")
+        given = [np.shape(feed[value.name]) for feed in feeds]
         kind = value.type.tensor_type
         if not kind.HasField("shape"):
             kind_sizes = list(zip(*given, strict=False))

@@ -13,7 +13,8 @@ from xdsl.ir import SSAValue
 from spu_ir.errors import SpuError
 
 from .banks import BANK
-from .layers import Layer, Ratio, Replacer, copy_of, layers_of, ratios_of, why_not
+from .files import Model, read_model
+from .layers import Layer, Ratio, Replacer, layers_of, ratios_of, why_not
 from .magnitude import check_bank, pruned_weight
 from .moments import F32, Moments
 from .network import Feeds, Inputs, Network, Product
@@ -31,7 +32,7 @@ DAMPING = 0.01
 
 
 def second_order(
-    model: onnx.ModelProto,
+    model: Model,
     ratio: Ratio,
     calibration: Iterable[Feeds],
     *,
@@ -44,7 +45,7 @@ def second_order(
     report: Report | None = None,
 ) -> onnx.ModelProto:
     """
-    A copy of `model`, pruned as `magnitude` prunes it but with weights chosen and mended.
+    A copy of `model`, a proto or a path, in the same banks as `magnitude` but with mended weights.
 
     Each layer is pruned so that on the feeds of `calibration` (input name -> array) it answers
     nearly as the dense layer does; see `reconstruct`. With `inputs="pruned"` layers are taken in
@@ -68,7 +69,7 @@ def second_order(
         raise SpuError(f"inputs {inputs!r} is not known", remedy="use pruned or dense")
     if not 0 < damping < 1:
         raise SpuError(f"damping {damping} is not between 0 and 1")
-    pruned = copy_of(model)
+    pruned = read_model(model)
     layers = layers_of(pruned.graph)
     ratios = [int(one) for one in ratios_of(layers, ratio, keep)]
     weights: dict[object, _Weight] = {}
@@ -78,10 +79,10 @@ def second_order(
             weights.setdefault(key, _Weight(layer, one, bank)).layers.append(layer)
     if weights:
         feeds = list(calibration)
-        job = _Job(Network(model, feeds), list(weights.values()), inputs, damping, memory)
+        job = _Job(Network(pruned, feeds), list(weights.values()), inputs, damping, memory)
         job.attach({id(node): number for number, node in enumerate(pruned.graph.node)})
         job.run(progress or (lambda _what, _done, _total: None))
-    replacer = Replacer(pruned.graph)
+    replacer = Replacer(pruned)
     for layer, one in zip(layers, ratios, strict=True):
         reason = why_not(layer, one)
         found = weights.get((*layer.key, one))
@@ -99,9 +100,6 @@ def second_order(
                     magnitude_error=None if found is None else found.magnitude_error,
                 )
             )
-    if not replacer.done:
-        pruned.CopyFrom(model)
-        return pruned
     replacer.finish()
     return pruned
 
