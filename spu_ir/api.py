@@ -16,6 +16,7 @@ from spu_ir.errors import SpuError
 from spu_ir.quantisation import (
     WITHOUT_FEEDS,
     Activations,
+    Attention,
     Feeds,
     Precision,
     Progress,
@@ -113,8 +114,10 @@ def lower(
     check("padding", padding, PADDINGS)
     quantisation.check(calibrated=calibration is not None)
     job = _to_tensors(model, precision, sparsity, shapes, progress, padding)
-    quantisation.prepare(job.module, job.ctx, calibration, job.report)
-    job.run("quantised", pipelines.quantise(precision, quantisation.activations))
+    job.estimate = quantisation.prepare(job.module, job.ctx, calibration, job.report)
+    job.run(
+        "quantised", pipelines.quantise(precision, quantisation.activations, quantisation.attention)
+    )
     report = layer_report(job.module)
     job.run("tiled", pipelines.MEMORY)
     job.report("emit C", 0, 1)
@@ -159,8 +162,10 @@ def compile(
     observer: str = "minmax",
     activations: Activations = "auto",
     bias_correction: bool = False,
+    smoothing: bool = False,
     budget: float = 0.1,
     tolerance: float | None = None,
+    attention: Attention = "int8",
     shapes: Mapping[str, Any] | None = None,
     padding: Padding = "compute",
     threads: int | None = None,
@@ -178,9 +183,13 @@ def compile(
     convolutions need. `activations` "dynamic" gives each row of an input a scale at run time,
     "static" the whole input one from calibration, "auto" what suits the network. `observer` says
     how static ranges are chosen: "minmax", "percentile" (99.99, or "percentile:99.9"), "entropy"
-    or "mse". `bias_correction` takes the mean error that quantisation adds off the biases.
+    or "mse". `bias_correction` takes the mean error that quantisation adds off the biases;
+    `smoothing` moves outlier columns of normalised activations into weights, which transformers
+    gain by.
     `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16; with
-    `tolerance` it stops where the estimated relative L2 error of the outputs is below that.
+    `tolerance` it stops where the estimated relative L2 error of the outputs is below that; the
+    model's `options["estimated_error"]` says where it came to.
+    `attention` "fp32" leaves attention between the products in f32, which is slower.
 
     `shapes` bounds run-time extents, `{"batch": (1, 64)}`, fixes them, `{"batch": 1}`, or gives
     an input's dims, `{"input": [1, 3, 224, 224]}`; `run` then takes any extents within the
@@ -195,7 +204,14 @@ def compile(
     from spu_ir.runtime.model import CompiledModel
 
     quantisation = Quantisation(
-        precision, activations, observer, bias_correction, budget, tolerance
+        precision=precision,
+        activations=activations,
+        observer=observer,
+        bias_correction=bias_correction,
+        smoothing=smoothing,
+        budget=budget,
+        tolerance=tolerance,
+        attention=attention,
     )
     program, job = lower(
         model,
@@ -234,6 +250,7 @@ def sensitivity(
     sparsity: int | None = None,
     activations: Activations = "auto",
     observer: str = "minmax",
+    smoothing: bool = False,
     shapes: Mapping[str, Any] | None = None,
     padding: Padding = "compute",
     progress: Progress | None = None,
@@ -248,7 +265,7 @@ def sensitivity(
     """
     from spu_ir.transforms.sensitivity import FEEDS, report
 
-    quantisation = Quantisation("int8", activations, observer)
+    quantisation = Quantisation("int8", activations, observer, smoothing=smoothing)
     check("padding", padding, PADDINGS)
     quantisation.check(calibrated=True)
     job = _to_tensors(model, "int8", sparsity, shapes, progress, padding)

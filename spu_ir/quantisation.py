@@ -14,12 +14,14 @@ from spu_ir.errors import SpuError
 
 Precision = Literal["fp32", "bf16", "int8", "mixed"]
 Activations = Literal["auto", "dynamic", "static"]
+Attention = Literal["int8", "fp32"]
 Feeds: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "mixed")
 ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
+ATTENTIONS: tuple[Attention, ...] = ("int8", "fp32")
 
 WITHOUT_FEEDS = "pass calibration=[feeds...], some inputs of the model (--calibration feeds.npz)"
 
@@ -32,8 +34,10 @@ class Quantisation:
     activations: Activations = "auto"
     observer: str = "minmax"
     bias_correction: bool = False
+    smoothing: bool = False
     budget: float = 0.1
     tolerance: float | None = None
+    attention: Attention = "int8"
 
     def check(self, *, calibrated: bool) -> None:
         """Raises SpuError for options that are unknown or need what is not there."""
@@ -41,15 +45,21 @@ class Quantisation:
 
         check("precision", self.precision, PRECISIONS)
         check("activations", self.activations, ACTIVATIONS)
+        check("attention", self.attention, ATTENTIONS)
         observer_called(self.observer)
-        if self.bias_correction and not self.quantises:
-            raise SpuError(
-                f"bias correction is for INT8, and precision is {self.precision!r}",
-                remedy="use precision='int8' or 'mixed', or leave it out",
-            )
+        for what, wanted in (
+            ("bias correction", self.bias_correction),
+            ("smoothing", self.smoothing),
+        ):
+            if wanted and not self.quantises:
+                raise SpuError(
+                    f"{what} is for INT8, and precision is {self.precision!r}",
+                    remedy="use precision='int8' or 'mixed', or leave it out",
+                )
         for what, needed in (
             ("precision 'mixed'", self.precision == "mixed"),
             ("bias correction", self.bias_correction),
+            ("smoothing", self.smoothing),
             ("activations 'static'", self.quantises and self.activations == "static"),
         ):
             if needed and not calibrated:
@@ -64,7 +74,7 @@ class Quantisation:
         self, module: ModuleOp, ctx: Context, feeds: Iterable[Feeds] | None, progress: Progress
     ) -> float | None:
         """
-        Calibrate a module on tensors, in f32, choose what stays bf16, and correct biases.
+        Smooth and calibrate a module on tensors, in f32, choose what stays bf16, correct biases.
 
         The feeds are run one at a time; they are kept when there is more than one thing to do.
         The result is the estimate of `choose_precision`, None for other precisions than mixed.
@@ -72,13 +82,18 @@ class Quantisation:
         from spu_ir.transforms.calibrate import calibrate
         from spu_ir.transforms.choose_precision import choose_precision
         from spu_ir.transforms.correct_bias import correct_bias
+        from spu_ir.transforms.smooth_activations import smooth_activations
 
         if feeds is None or not self.quantises:
             return None
         estimate: float | None = None
-        again = self.precision == "mixed" or self.bias_correction
+        again = self.precision == "mixed" or self.bias_correction or self.smoothing
         feeds = list(feeds) if again else feeds
         total = len(feeds) if isinstance(feeds, Sized) else 0
+        if self.smoothing:
+            smooth_activations(
+                module, ctx, feeds, progress=lambda done: progress("smooth", done, total)
+            )
         calibrate(
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer
         )

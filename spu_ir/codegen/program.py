@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 
 from spu_ir._version import __version__
+from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
 from spu_ir.codegen.index import print_slice
 from spu_ir.codegen.printer import Printer, argument_view, c_type
 from spu_ir.codegen.report import LayerRow
@@ -50,7 +51,10 @@ def emit_program(
     outputs = [(value, attrs) for value, attrs in arguments if OUTPUT in attrs]
     names = list(bounds(entry))
 
-    printer = Printer(WeightFile(store_of(ctx)), {**SPU_INSTRUCTIONS, **VPU_INSTRUCTIONS})
+    printer = Printer(
+        WeightFile(store_of(ctx)),
+        {**SPU_INSTRUCTIONS, **ATTENTION_INSTRUCTIONS, **VPU_INSTRUCTIONS},
+    )
     scope = Scope()
     extents = [scope.let(f"extents[{i}]") for i in range(len(names))]
     printer.status = scope.declare("int32_t *", "&status")

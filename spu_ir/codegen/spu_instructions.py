@@ -1,4 +1,4 @@
-"""C of the SPU's instructions: tiles of products, attention, batched products."""
+"""C of the SPU's products: tiles of products, batched products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from spu_ir.codegen.scope import Expr, Scope, View, c_float
 from spu_ir.codegen.weights import Placed, Segments, constant_of
 from spu_ir.dialects.spu import (
     GROUP_LANES,
-    AttentionOp,
     BatchMatmulOp,
     ConvOp,
     EpilogueOp,
@@ -104,7 +103,7 @@ def _product(printer: Printer, scope: Scope, op: Operation) -> None:
         fields["residual"] = residual.pointer
         fields["residual_stride"] = _byte_stride(scope, residual, rows_axis)
     if op.residual_scale is not None and op.residual_zero is not None:
-        fields["residual_scale"] = _number(scope, op.residual_scale)
+        fields["residual_scale"] = number_of(scope, op.residual_scale)
         fields["residual_zero"] = _integer(scope, op.residual_zero)
     if op.out_scale is not None and op.out_zero is not None:
         inverse = np.float32(1.0) / np.float32(op.out_scale.value.data)
@@ -121,7 +120,8 @@ def _literal(scope: Scope, value: float) -> str:
     return scope.name_of_root(scope.root.declare("const float", c_float(value)))
 
 
-def _number(scope: Scope, attr: FloatAttr) -> str:
+def number_of(scope: Scope, attr: FloatAttr) -> str:
+    """A float as C: named in the program's own function, so that equal kernels stay equal."""
     return _literal(scope, float(np.float32(attr.value.data)))
 
 
@@ -181,45 +181,6 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
     return printer.kernels.name("kernel", text)
 
 
-def _attention(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, AttentionOp)
-    if op.heads.value.data != 1:
-        raise SpuError("attention must be tiled to one head before code generation")
-    q, k, v, out = (scope.view(value) for value in (op.q, op.k, op.v, op.init))
-    mask = scope.view(op.mask) if op.mask is not None else None
-    batch, step = scope.counter(), scope.counter()
-    scope.open(f"for (int64_t {batch} = 0; {batch} < {out.dims[0]}; {batch}++)")
-    rows = out.dims[1]
-    scope.open(f"for (int64_t {step} = 0; {step} < {rows}; {step} += SPU_ATTENTION_ROWS)")
-    left = scope.let(f"{rows} - {step}")
-    count = scope.let(f"{left} < SPU_ATTENTION_ROWS ? {left} : SPU_ATTENTION_ROWS")
-
-    def at(view: View, row: str | None) -> str:
-        place = f"{view.pointer} + {batch} * {view.strides[0]}"
-        return place if row is None else f"{place} + {row} * {view.strides[1]}"
-
-    if mask is None:
-        mask_text = "NULL, 0, 0"
-    else:
-        parts = [mask.pointer]
-        if mask.dims[0] != 1:
-            parts.append(f"{batch} * {mask.strides[0]}")
-        row_stride = mask.strides[2] if mask.dims[2] != 1 else 0
-        if row_stride != 0:
-            parts.append(f"{step} * {row_stride}")
-        column = mask.strides[3] if mask.dims[3] != 1 else 0
-        mask_text = f"{' + '.join(parts)}, {row_stride}, {column}"
-    causal = step if op.causal.value.data else "-1"
-    scope.line(
-        f"spu_attention_f32({at(q, step)}, {q.strides[1]}, {at(k, None)}, {k.strides[1]}, "
-        f"{at(v, None)}, {v.strides[1]}, {mask_text}, {at(out, step)}, {out.strides[1]}, "
-        f"(int32_t){count}, {k.dims[1]}, {q.dims[2]}, {v.dims[2]}, "
-        f"{_number(scope, op.scale)}, {causal});"
-    )
-    scope.close()
-    scope.close()
-
-
 def _batch_matmul(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, BatchMatmulOp)
     a, b, out = (scope.view(value) for value in (op.a, op.b, op.init))
@@ -244,7 +205,7 @@ def _batch_matmul(_: Printer, scope: Scope, op: Operation) -> None:
     scope.line(
         f"spu_batch_matmul_f32({at(a)}, {a.strides[-2]}, {a.strides[-1]}, {at(b)}, {rows}, "
         f"{columns}, {at(out)}, {out.strides[-2]}, {out.dims[-2]}, {out.dims[-1]}, "
-        f"{a.dims[-1]}, {_number(scope, op.alpha)});"
+        f"{a.dims[-1]}, {number_of(scope, op.alpha)});"
     )
     for _counter in counters:
         scope.close()
@@ -253,6 +214,5 @@ def _batch_matmul(_: Printer, scope: Scope, op: Operation) -> None:
 SPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     MatmulOp: _product,
     ConvOp: _product,
-    AttentionOp: _attention,
     BatchMatmulOp: _batch_matmul,
 }

@@ -50,6 +50,7 @@ from xdsl.irdl import (
 from xdsl.utils.str_enum import StrEnum
 
 from .destination import DestinationEffects, DestinationOp, result_type
+from .spu_attention import PackedAttentionOp, PackKeysOp, PackValuesOp
 from .types import DYNAMIC, element_of, same_extent, shape_of, shaped, show_shape, ui8
 from .weights import BankedAttr, WeightsAttr
 
@@ -515,7 +516,15 @@ class AttentionOp(DestinationOp):
 
 Spu = Dialect(
     "spu",
-    [MatmulOp, ConvOp, BatchMatmulOp, AttentionOp],
+    [
+        MatmulOp,
+        ConvOp,
+        BatchMatmulOp,
+        AttentionOp,
+        PackKeysOp,
+        PackValuesOp,
+        PackedAttentionOp,
+    ],
     [WeightsAttr, BankedAttr, ActivationAttr],
 )
 
@@ -528,6 +537,9 @@ __all__ = [
     "ConvOp",
     "EpilogueOp",
     "MatmulOp",
+    "PackKeysOp",
+    "PackValuesOp",
+    "PackedAttentionOp",
     "Spu",
     "encoding_of",
     "integers",

@@ -37,6 +37,7 @@ from .antoum import AntoumFunctions
 from .machine import Machine, Observer
 from .memory import IndexFunctions, MemRefFunctions, ParallelFunctions, TensorFunctions, poisoned
 from .spu import SpuFunctions
+from .spu_attention import PackedAttentionFunctions
 from .vpu import VpuFunctions
 
 
@@ -153,6 +154,7 @@ def machine_for(
         MemRefFunctions(),
         AntoumFunctions(store),
         SpuFunctions(exact_f32=exact_f32),
+        PackedAttentionFunctions(),
         VpuFunctions(),
     ):
         machine.register_implementations(functions)

@@ -106,6 +106,12 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
         help="scales of activations: dynamic, static, or auto (default), what suits the network",
     )
     group.add_argument(
+        "--attention",
+        default="int8",
+        metavar="A",
+        help="arithmetic of attention in INT8: int8 (default) or fp32",
+    )
+    group.add_argument(
         "--observer",
         default="minmax",
         metavar="O",
@@ -116,6 +122,11 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
         "--bias-correction",
         action="store_true",
         help="take the mean error that quantisation adds off the biases",
+    )
+    group.add_argument(
+        "--smoothing",
+        action="store_true",
+        help="move outlier columns of normalised activations into the weights (transformers)",
     )
     group.add_argument(
         "--budget",
@@ -161,8 +172,10 @@ def _run(options: argparse.Namespace) -> None:
             activations=options.activations,
             observer=options.observer,
             bias_correction=options.bias_correction,
+            smoothing=options.smoothing,
             budget=options.budget,
             tolerance=options.tolerance,
+            attention=options.attention,
             progress=progress,
         )
         progress("write", 0, 1)
@@ -210,6 +223,7 @@ def _print_sensitivity(options: argparse.Namespace) -> None:
             calibration=read_feeds(options.calibration),
             activations=options.activations,
             observer=options.observer,
+            smoothing=options.smoothing,
             padding=options.padding,
             progress=progress,
         )

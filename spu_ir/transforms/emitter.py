@@ -97,12 +97,15 @@ class Emitter:
     def maximum(self, a: Extent, b: Extent) -> Extent:
         return a if a is b else self._binary(a, b, max, arith.MaxSIOp, 0)
 
+    def ceil_divide(self, a: Extent, unit: int) -> Extent:
+        """`a` divided by a constant, rounded up; a is not negative."""
+        if isinstance(a, int):
+            return -(-a // unit)
+        return self.value(arith.CeilDivUIOp(a, self.index(unit)))
+
     def ceil_multiple(self, a: Extent, unit: int) -> Extent:
         """`a` rounded up to a multiple of `unit`; a is not negative."""
-        if isinstance(a, int):
-            return -(-a // unit) * unit
-        whole = self.value(arith.CeilDivUIOp(a, self.index(unit)))
-        return self.multiply(whole, unit)
+        return self.multiply(self.ceil_divide(a, unit), unit)
 
     def product(self, extents: Sequence[Extent]) -> Extent:
         """The product of `extents`: first of what is known, then of the rest in order."""

@@ -25,6 +25,7 @@ from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
+from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
 from spu_ir.transforms.skip_padding import SkipPaddingPass
 from spu_ir.transforms.sparsify import SparsifyPass
@@ -73,13 +74,16 @@ def sparsify(ratio: int | None, precision: Precision) -> Passes:
     return (SparsifyPass(ratio=ratio, precision="bf16" if precision == "bf16" else "int8"),)
 
 
-def quantise(precision: Precision, activations: str = "auto") -> Passes:
+def quantise(precision: Precision, activations: str = "auto", attention: str = "int8") -> Passes:
     """f32 -> the arithmetic of `precision`, and the weights' formats."""
+    int8: Passes = (QuantisePass(mode=activations), ConvertBf16Pass(marked=True))
+    if attention == "int8":
+        int8 = (QuantiseAttentionPass(), *int8)
     convert: dict[Precision, Passes] = {
         "fp32": (),
         "bf16": (ConvertBf16Pass(),),
-        "int8": (QuantisePass(mode=activations), ConvertBf16Pass(marked=True)),
-        "mixed": (QuantisePass(mode=activations), ConvertBf16Pass(marked=True)),
+        "int8": int8,
+        "mixed": int8,
     }
     return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, EncodePass(), *CLEAN)
 

@@ -23,6 +23,9 @@ from spu_ir.dialects.spu import (
     ConvOp,
     EpilogueOp,
     MatmulOp,
+    PackedAttentionOp,
+    PackKeysOp,
+    PackValuesOp,
     encoding_of,
     integers,
 )
@@ -30,7 +33,7 @@ from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent
 from spu_ir.transforms.extents import bound_of, evaluate
-from spu_ir.transforms.tiling_attention import tile_attention
+from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
 from spu_ir.transforms.tiling_loops import (
     Place,
     parallel_loops,
@@ -83,8 +86,10 @@ class TilePass(ModulePass):
             self._matmul(emit, op)
         elif isinstance(op, ConvOp):
             (self._depthwise if op.depthwise else self._conv)(emit, op)
-        elif isinstance(op, AttentionOp):
+        elif isinstance(op, AttentionOp | PackedAttentionOp):
             tile_attention(emit, op)
+        elif isinstance(op, PackKeysOp | PackValuesOp):
+            tile_pack_heads(emit, op)
         elif isinstance(op, PackRowsOp):
             tile_pack(emit, op, self.elements)
         elif isinstance(op, UnpackRowsOp):

@@ -3,6 +3,7 @@
 #define SPU_DEVICE_H
 
 #include "attention.h"
+#include "attention_int8.h"
 #include "context.h"
 #include "numerics.h"
 #include "spu.h"
