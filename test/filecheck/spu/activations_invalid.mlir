@@ -63,3 +63,18 @@
 %q, %m, %y = "test.op"() : () -> (tensor<2x4x32xf32>, tensor<2x2x1x4xf32>, tensor<2x4x32xf32>)
 %r = spu.attention %q, %q, %q mask(%m : tensor<2x2x1x4xf32>) into %y {heads = 4 : i64, kv_heads = 4 : i64, scale = 1.0 : f32} : tensor<2x4x32xf32>, tensor<2x4x32xf32>, tensor<2x4x32xf32>, tensor<2x4x32xf32> -> tensor<2x4x32xf32>
 // CHECK: spu.attention: mask must broadcast to [2, 4, 4, 4], got [2, 2, 1, 4]
+
+// -----
+%q, %k, %o = "test.op"() : () -> (tensor<?x32xf32>, tensor<2x4x32xf32>, tensor<3xi64>)
+%r = spu.attention %q, %k, %k offsets(%o : tensor<3xi64>) into %q {heads = 4 : i64, kv_heads = 4 : i64, scale = 1.0 : f32} : tensor<?x32xf32>, tensor<2x4x32xf32>, tensor<2x4x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
+// CHECK: spu.attention: q, k, v and init must all be packed rows [rows, heads * head size], or none
+
+// -----
+%q, %o = "test.op"() : () -> (tensor<2x4x32xf32>, tensor<2xi64>)
+%r = spu.attention %q, %q, %q offsets(%o : tensor<2xi64>) into %q {heads = 4 : i64, kv_heads = 4 : i64, scale = 1.0 : f32} : tensor<2x4x32xf32>, tensor<2x4x32xf32>, tensor<2x4x32xf32>, tensor<2x4x32xf32> -> tensor<2x4x32xf32>
+// CHECK: spu.attention: offsets must have shape [3], got [2]
+
+// -----
+%q, %m, %o = "test.op"() : () -> (tensor<?x32xf32>, tensor<3x1x1x4xf32>, tensor<3xi64>)
+%r = spu.attention %q, %q, %q mask(%m : tensor<3x1x1x4xf32>) offsets(%o : tensor<3xi64>) into %q {heads = 4 : i64, kv_heads = 4 : i64, scale = 1.0 : f32} : tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32>, tensor<?x32xf32> -> tensor<?x32xf32>
+// CHECK: spu.attention: mask must broadcast to [2, 4, ?, ?], got [3, 1, 1, 4]

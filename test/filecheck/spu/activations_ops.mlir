@@ -39,3 +39,16 @@ func.func @causal(%q: memref<1x9x64xf32>, %k: memref<1x9x16xf32>, %v: memref<1x9
 // CHECK: spu.attention %q, %k, %v into %init {
 // CHECK-SAME: causal = true
 // CHECK-SAME: : memref<1x9x64xf32>, memref<1x9x16xf32>, memref<1x9x8xf32>, memref<1x9x32xf32>
+
+// Packed rows of samples that end at offsets; or whole samples of which only so many keys count.
+func.func @offsets(%x: tensor<?x384xf32>, %y: tensor<?x?x384xf32>, %mask: tensor<?x1x1x?xf32>, %offsets: tensor<?xi64>) {
+  %0 = spu.attention %x, %x, %x mask(%mask : tensor<?x1x1x?xf32>) offsets(%offsets : tensor<?xi64>) into %x {heads = 12 : i64, kv_heads = 12 : i64, scale = 0.125 : f32} : tensor<?x384xf32>, tensor<?x384xf32>, tensor<?x384xf32>, tensor<?x384xf32> -> tensor<?x384xf32>
+  %1 = spu.attention %y, %y, %y offsets(%offsets : tensor<?xi64>) into %y {heads = 12 : i64, kv_heads = 12 : i64, scale = 0.125 : f32} : tensor<?x?x384xf32>, tensor<?x?x384xf32>, tensor<?x?x384xf32>, tensor<?x?x384xf32> -> tensor<?x?x384xf32>
+  func.return
+}
+// CHECK-LABEL: @offsets
+// CHECK: %0 = spu.attention %x, %x, %x mask(%mask : tensor<?x1x1x?xf32>) offsets(%offsets : tensor<?xi64>) into %x {
+// CHECK: %1 = spu.attention %y, %y, %y offsets(%offsets : tensor<?xi64>) into %y {
+// GENERIC-LABEL: sym_name = "offsets"
+// GENERIC: "spu.attention"(%x, %x, %x, %mask, %offsets, %x) <{
+// GENERIC: "spu.attention"(%y, %y, %y, %offsets, %y) <{

@@ -62,3 +62,29 @@ func.func @views(%x: tensor<2x3x64xui8>) -> tensor<6x16xf32> {
   %y = spu.matmul %r, %w scale(%s : tensor<16xf32>) into %i : tensor<6x64xui8>, tensor<16x64xi8>, tensor<6x16xf32> -> tensor<6x16xf32>
   func.return %y : tensor<6x16xf32>
 }
+
+// -----
+
+// A number of rows that is read from a tensor is loaded from its buffer; what has so many rows is
+// the first part of a buffer as large as the bound.
+// CHECK-LABEL: func.func @packed
+// CHECK:         [[END:%.+]] = memref.load {{.*}} : memref<3xi64>
+// CHECK:         [[COUNT:%.+]] = arith.index_cast [[END]] : i64 to index
+// CHECK:         %rows = arith.minsi [[COUNT]], %most : index
+// CHECK:         [[WHOLE:%.+]] = memref.alloc(%most) : memref<?x8xf32>
+// CHECK:         [[PACKED:%.+]] = memref.reinterpret_cast [[WHOLE]] to offset: [0], sizes: [%rows, 8], strides: [8, 1]
+// CHECK:         vpu.pack_rows %{{.*}}, %{{.*}} into [[PACKED]] : memref<2x5x8xf32, {{.*}}>, memref<3xi64>, memref<?x8xf32>
+func.func @packed(%real: tensor<2x5xi1>, %x: tensor<2x5x8xf32>) -> tensor<2x5x8xf32> {
+  %e = tensor.empty() : tensor<3xi64>
+  %y = tensor.empty() : tensor<2x5x8xf32>
+  %most = arith.constant 10 : index
+  %two = arith.constant 2 : index
+  %offsets = vpu.row_offsets %real into %e : tensor<2x5xi1>, tensor<3xi64> -> tensor<3xi64>
+  %end = tensor.extract %offsets[%two] : tensor<3xi64>
+  %count = arith.index_cast %end : i64 to index
+  %rows = arith.minsi %count, %most : index
+  %r = tensor.empty(%rows) : tensor<?x8xf32>
+  %p = vpu.pack_rows %x, %offsets into %r : tensor<2x5x8xf32>, tensor<3xi64>, tensor<?x8xf32> -> tensor<?x8xf32>
+  %u = vpu.unpack_rows %p, %offsets into %y : tensor<?x8xf32>, tensor<3xi64>, tensor<2x5x8xf32> -> tensor<2x5x8xf32>
+  func.return %u : tensor<2x5x8xf32>
+}

@@ -51,3 +51,25 @@ func.func @movement(%x: memref<4x64xf32>, %g: memref<64xf32>, %y: memref<8x64xf3
   vpu.binary add %x, %g into %z : memref<4x64xf32>, memref<64xf32>, memref<4x64xf32>
   func.return
 }
+
+// -----
+
+// Packed rows: a tile belongs to a sample, whose rows are read from the offsets; it has as many
+// of them as are left, and those positions that have none are filled.
+// CHECK-LABEL: func.func @packed
+// CHECK:         "scf.parallel"
+// CHECK:           [[FIRST:%.+]] = memref.load %offsets
+// CHECK:           [[SOURCE:%.+]] = memref.subview %x[%{{.*}}, 0, 0] [1, %{{.*}}, 8] [1, 1, 1]
+// CHECK:           antoum.dma [[SOURCE]] into
+// CHECK:         "scf.parallel"
+// CHECK:           memref.load %offsets
+// CHECK:           spu.attention {{.*}} : memref<1x?x4xf32, {{.*}}>, memref<1x?x4xf32, {{.*}}>, memref<1x?x4xf32, {{.*}}>, memref<1x?x4xf32
+// CHECK:         "scf.parallel"
+// CHECK:           antoum.dma
+// CHECK:           antoum.fill -3.40282347e+38 : f32 into
+func.func @packed(%x: memref<2x5x8xf32>, %offsets: memref<3xi64>, %rows: memref<?x8xf32>, %y: memref<?x8xf32>) {
+  vpu.pack_rows %x, %offsets into %rows : memref<2x5x8xf32>, memref<3xi64>, memref<?x8xf32>
+  spu.attention %rows, %rows, %rows offsets(%offsets : memref<3xi64>) into %y {heads = 2 : i64, kv_heads = 2 : i64, scale = 0.5 : f32} : memref<?x8xf32>, memref<?x8xf32>, memref<?x8xf32>, memref<?x8xf32>
+  vpu.unpack_rows %y, %offsets into %x {lowest} : memref<?x8xf32>, memref<3xi64>, memref<2x5x8xf32>
+  func.return
+}
