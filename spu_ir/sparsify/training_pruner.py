@@ -139,7 +139,7 @@ class BankPruner:
     def _select(self) -> None:
         """Choose what stays, when the schedule has moved; with regrowth also when `every` has."""
         part = self.schedule.part(self.steps)
-        again = self._regrow and part < 1 and self.steps % self.schedule.every == 0
+        again = self._regrow and 0 < part < 1 and self.steps % self.schedule.every == 0
         if part == self._changed and not again:
             return
         self._changed = part
