@@ -19,7 +19,10 @@ LIMITS = {
     "DequantizeLinear": "per tensor or per axis, 8-bit or int32",
     "Dropout": "inference, without its mask",
     "Expand": "its shape must follow from the inputs' shapes",
+    "CumSum": "axis must be constant",
     "Gather": "an index outside its operand fails the run",
+    "GatherElements": "as Gather",
+    "GatherND": "as Gather",
     "InstanceNormalization": "the image's size must be known",
     "GroupNormalization": "the image's size must be known",
     "MatMulInteger": "see the forms of quantised models",
@@ -28,12 +31,13 @@ LIMITS = {
     "Pad": "pads must be constant; reflect, edge and wrap need a known extent",
     "QLinearConv": "as Conv",
     "QuantizeLinear": "per tensor or per axis, to 8 bits",
-    "Range": "integers, from a constant start",
+    "Range": "integers; its ends must follow from the inputs' shapes, delta is constant",
     "Reshape": "its shape must follow from the inputs' shapes",
     "Resize": "nearest and linear, known extents, no antialiasing",
     "Slice": "its bounds must follow from the inputs' shapes; steps are constant",
     "Split": "sizes must be constant",
     "Tile": "repeats must follow from the inputs' shapes",
+    "Trilu": "its diagonal must be constant",
 }
 """What an operator's lowering does not take; reductions share one remark below."""
 
@@ -64,6 +68,21 @@ QUANTISED = """## Forms of quantised models
 All three become QDQ form (`expand-quantised`), and integer products of that (`fold-qdq`).
 """
 
+EXPORTS = """## Models that PyTorch exports
+
+`torch.onnx.export` writes the same network in many ways. BERT, ALBERT and RoBERTa for question
+answering from transformers 5 are compiled and compared with ONNX Runtime by `make test-export`:
+with `dynamo=True` and `dynamo=False`, the attention implementations `sdpa` and `eager`, opsets 14
+to 20, with inputs for mask and token types or without, batch and sequence as run-time extents.
+Every layer becomes one `spu.attention` and six products with everything else in their epilogues,
+as in the models of `spu_ir.zoo`.
+
+Indices and masks that follow from the extents alone cost nothing at run time: buffers of positions
+that are sliced or gathered are slices of the table, comparisons that the bounds of the extents
+prove are left out, and a mask that differs along the keys only is one `[batch, 1, 1, seq]` tensor.
+For this the bounds must be right: a table of 512 positions needs `seq` bounded by 512.
+"""
+
 
 def _rows(names: Iterable[str]) -> list[str]:
     rows = ["| operator | newest version | limits |", "| --- | --- | --- |"]
@@ -83,5 +102,6 @@ def page() -> str:
     for family, names in families.items():
         lines += [f"## {family}", "", *_rows(names)]
     count = len(set[str]().union(*families.values()))
-    lines += [f"{count} of the {len(VERSIONS)} operators of the default domain.", "", QUANTISED]
+    lines += [f"{count} of the {len(VERSIONS)} operators of the default domain.", ""]
+    lines += [QUANTISED, EXPORTS]
     return "\n".join(lines).rstrip() + "\n"

@@ -41,7 +41,7 @@ LOSSY_TOLERANCE = 1e-5
 """How close a lossy pass comes to its reference when it does not say."""
 
 _PROMISE = re.compile(r"(exact|tolerance(?=\()|lossy)(?:(?<!exact)\(([0-9.eE+-]+)\))?")
-_GATHER = re.compile(r"(onnx\.Gather(V\d+)?|vpu\.gather)")
+_GATHER = re.compile(r"(onnx\.Gather(Elements)?(V\d+)?|vpu\.gather)")
 _PASSES_INDICES_ON = re.compile(
     r"onnx\.(Cast|Reshape|Squeeze|Unsqueeze|Identity|Expand|Flatten|Slice)(V\d+)?"
     r"|vpu\.(cast|reshape|expand|slice|transpose)"

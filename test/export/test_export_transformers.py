@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import ModelProto
 from support.exports import SHAPES, Export
+from support.published import small
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
@@ -24,6 +26,7 @@ from spu_ir.dialects.spu import AttentionOp, MatmulOp
 from spu_ir.dialects.types import DYNAMIC, shape_of
 from spu_ir.dialects.vpu import CumsumOp, GatherOp, LayerNormOp
 from spu_ir.frontend import import_model
+from spu_ir.frontend.extents import Shapes
 from spu_ir.transforms.pipelines import GRAPH, LOWER
 
 pytestmark = pytest.mark.export
@@ -63,10 +66,10 @@ def write(tmp_path_factory: pytest.TempPathFactory) -> Write:
     return path
 
 
-def lowered(path: Path) -> ModuleOp:
+def lowered(model: Path | ModelProto, shapes: Shapes) -> ModuleOp:
     """The program in f32, before quantisation."""
     ctx = Context()
-    module = import_model(path, ctx, shapes=SHAPES)
+    module = import_model(model, ctx, shapes=shapes)
     for each in (*GRAPH, *LOWER):
         each.apply(ctx, module)
     module.verify()
@@ -148,9 +151,16 @@ def check_embedding(way: Export, module: ModuleOp) -> None:
 
 @pytest.mark.parametrize("way", [*CURRENT, *OLD, *UNMASKED], ids=str)
 def test_program(way: Export, write: Write) -> None:
-    module = lowered(write(way))
+    module = lowered(write(way), SHAPES)
     check_program(way, module, layers=2)
     check_embedding(way, module)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_hand_built_program_is_the_same(model: str) -> None:
+    built = small(model.lower())
+    module = lowered(built.build(), built.bounds)
+    check_program(Export(model, False, "eager"), module, layers=2)
 
 
 def relative(got: Any, expected: Any) -> float:
@@ -186,7 +196,7 @@ def test_bert_base(tmp_path: Path) -> None:
 
     way = Export("Bert", False, "sdpa")
     write(way, tmp_path / "base.onnx", {})
-    check_program(way, lowered(tmp_path / "base.onnx"), layers=12)
+    check_program(way, lowered(tmp_path / "base.onnx", SHAPES), layers=12)
     model = spu_ir.compile(tmp_path / "base.onnx", shapes=SHAPES, threads=1)
     feeds = way.feeds(2, 30)
     options = onnxruntime.SessionOptions()

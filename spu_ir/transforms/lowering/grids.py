@@ -24,6 +24,9 @@ Dims: TypeAlias = tuple[Dim, ...]
 LARGEST = 1 << 31
 """Constants with larger numbers are no indices, and int64 could not count in them."""
 
+SAMPLE = 1024
+"""So many elements of a constant are looked at before all of it."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -112,13 +115,19 @@ def of_array(array: Array) -> Grid | None:
         int(np.take(array, min(1, extent - 1), axis).reshape(-1)[0]) - int(first)
         for axis, extent in enumerate(array.shape)
     ]
-    if max(map(abs, (int(first), *steps))) > LARGEST:
+    if array.dtype.kind != "i" or max(map(abs, (int(first), *steps))) > LARGEST:
+        return None
+    # A table of integers is large, and its first numbers tell already.
+    head = array.reshape(-1)[:SAMPLE].astype(np.int64)
+    places = np.unravel_index(np.arange(head.size), array.shape)
+    told = int(first) + sum(step * place for step, place in zip(steps, places, strict=True))
+    if not np.array_equal(np.broadcast_to(told, head.shape), head):
         return None
     total = np.full((), int(first), np.int64)
     for axis, step in enumerate(steps):
         column = np.arange(array.shape[axis], dtype=np.int64) * step
         total = total + column.reshape(-1, *[1] * (array.ndim - 1 - axis))
-    same = array.dtype.kind == "i" and np.array_equal(np.broadcast_to(total, array.shape), array)
+    same = np.array_equal(np.broadcast_to(total, array.shape), array)
     return make(array.shape, int(first), steps) if same else None
 
 
