@@ -16,6 +16,7 @@ from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.spu import ConvOp, EpilogueOp
 from spu_ir.dialects.types import Array, element_of, shape_of
 from spu_ir.dialects.weights import BANK_BYTES, BankedAttr, WeightStore, store_of
+from spu_ir.errors import SpuError
 from spu_ir.packing.segments import groups_of, segments_of
 from spu_ir.packing.windows import LANES, Segments, counts_of
 from spu_ir.transforms.rewriting import after, constant_of
@@ -25,6 +26,9 @@ BANKED_COST = 1 / 0.6
 
 RAGGED_GAIN = 0.8
 """Ragged lists are chosen over balanced ones when they run less than this part of the slots."""
+
+
+FORMATS = ("auto", "dense")
 
 
 class Choice(NamedTuple):
@@ -76,23 +80,35 @@ class EncodePass(ModulePass):
     Give the constant weights of int8 and bf16 products the encoding that suits their zeros.
 
     Every product gets `density` and `format` for the report, and `dense_reason` where sparsity
-    was not used. Only the types of constants change.
+    was not used. Only the types of constants change. With `format = "dense"` every weight is
+    dense, to compare with.
     """
 
     name = "encode"
     # Banked bf16 products are summed in the order of their slots; int8 is exact in any order.
     preserves: ClassVar[str] = "tolerance(1e-5)"
 
+    format: str = "auto"
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        if self.format not in FORMATS:
+            raise SpuError(
+                f"encode has no format {self.format!r}",
+                remedy=f"it is one of {', '.join(FORMATS)}",
+            )
         encoded: dict[tuple[SSAValue, BankedAttr], SSAValue] = {}
         store = store_of(ctx)
         for each in op.walk():
             if isinstance(each, EpilogueOp):
-                encode(each, store, encoded)
+                encode(each, store, encoded, dense=self.format == "dense")
 
 
 def encode(
-    op: EpilogueOp, store: WeightStore, encoded: dict[tuple[SSAValue, BankedAttr], SSAValue]
+    op: EpilogueOp,
+    store: WeightStore,
+    encoded: dict[tuple[SSAValue, BankedAttr], SSAValue],
+    *,
+    dense: bool,
 ) -> None:
     """Choose the format of one product's weight; `encoded` has the constants made so far."""
     source = op.weight
@@ -104,6 +120,8 @@ def encode(
         choice = Choice(None, "dense", "a depthwise convolution has no sum over channels to skip")
     elif element_of(source) not in (i8, bf16):
         choice = Choice(None, "dense", "f32 weights are always dense")
+    elif dense:
+        choice = Choice(None, "dense", "dense was asked for")
     else:
         choice = choose(weight.reshape(len(weight), -1), segments_of(op), groups_of(op))
     op.attributes["format"] = StringAttr(choice.format)

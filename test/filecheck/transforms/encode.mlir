@@ -27,3 +27,7 @@ func.func @nothing(%x : tensor<4x64xui8>) -> tensor<4x16xf32> {
   %y = spu.matmul %x, %w scale(%s : tensor<16xf32>) into %e : tensor<4x64xui8>, tensor<16x64xi8>, tensor<4x16xf32> -> tensor<4x16xf32>
   func.return %y : tensor<4x16xf32>
 }
+
+// RUN: spu-opt %s -p 'encode{format="dense"}' --split-input-file | filecheck %s --check-prefix DENSE
+// DENSE-LABEL: func.func @nothing
+// DENSE:         format = "dense", dense_reason = "dense was asked for"
