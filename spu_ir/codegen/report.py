@@ -10,7 +10,7 @@ from xdsl.ir import Attribute, Operation
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import AttentionOp, EpilogueOp
+from spu_ir.dialects.spu import EpilogueOp
 from spu_ir.dialects.types import element_of, shape_of, show_shape, ui8
 from spu_ir.dialects.vpu_packed import is_packed
 from spu_ir.runtime.program import Json
@@ -87,7 +87,7 @@ def _row(op: DestinationOp, layer: str) -> LayerRow:
 def _padding(op: DestinationOp) -> str:
     if any(is_packed(value) for value in op.operands):
         return "skip"
-    return "keys" if isinstance(op, AttentionOp) and op.offsets is not None else "compute"
+    return "keys" if getattr(op, "offsets", None) is not None else "compute"
 
 
 def _text(op: Operation, name: str) -> str:

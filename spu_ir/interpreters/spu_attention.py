@@ -108,4 +108,4 @@ def attention(
         scale=op.scale.value.data,
         causal_first=0 if op.causal.value.data else None,
     )
-    return np.swapaxes(out, 1, 2).reshape(*q.shape[:2], -1)
+    return np.swapaxes(out, 1, 2).reshape(*q.shape[:2], heads * op.channels)
