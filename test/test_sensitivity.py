@@ -19,8 +19,9 @@ from xdsl.passes import PassPipeline
 
 import spu_ir
 from spu_ir.api import lower
-from spu_ir.dialects.spu import EpilogueOp
+from spu_ir.dialects.spu import ConvOp, EpilogueOp
 from spu_ir.dialects.types import Array, element_of
+from spu_ir.dialects.vpu import QuantiseOp, QuantiseRowsOp
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.interpreters.branching import Trunk
@@ -215,6 +216,17 @@ def test_a_static_net_gives_bf16_layers_values_that_went_through_no_grid() -> No
     assert str(element_of(by_layer["d"].x)) == "bf16"
     assert str(element_of(by_layer["a"].x)) == "ui8"
     interpret(net.module, net.ctx, inputs[0])
+
+
+def test_what_stays_bf16_changes_nothing_for_the_others() -> None:
+    net, _ = ready(cnn, (16, 16, 3))
+    for op in products(net.module):
+        if isinstance(op, ConvOp):
+            op.attributes["precision"] = StringAttr("bf16")
+    QuantisePass().apply(net.ctx, net.module)
+    # The head of a network of convolutions has a static scale, however few of them are left.
+    kinds = [op for op in net.module.walk() if isinstance(op, QuantiseOp | QuantiseRowsOp)]
+    assert [type(op) for op in kinds] == [QuantiseOp]
 
 
 @pytest.mark.parametrize(("make", "shape", "mode"), NETS, ids=IDS)

@@ -207,28 +207,31 @@ def label(source: Operation, *ops: Operation) -> None:
 
 def is_quantisable(op: Operation) -> bool:
     """Whether `op` is an f32 product of a constant weight that is not to be one of bf16."""
-    return (
-        isinstance(op, EpilogueOp)
-        and element_of(op.x) == f32
-        and is_constant(op.weight)
-        and not is_kept_bf16(op)
-    )
+    return isinstance(op, EpilogueOp) and is_candidate(op) and not is_kept_bf16(op)
+
+
+def is_candidate(op: EpilogueOp) -> bool:
+    """Whether `op` is an f32 product of a constant weight."""
+    return element_of(op.x) == f32 and is_constant(op.weight)
 
 
 def choose_static(products: Sequence[EpilogueOp], mode: str) -> list[EpilogueOp]:
     """
-    The products whose activations are quantised with ranges known from calibration.
+    Of all candidates, those whose activations are quantised with ranges known from calibration.
 
-    In `auto` these are the convolutions and, in a calibrated network of mostly convolutions, the
-    matrix products too: in any other, rows with scales of their own are nearer to f32. Raises
-    SpuError for one without a range.
+    Those kept in bf16 are never among them, but count as what the network is like: in `auto`
+    static are the convolutions and, in a calibrated network of mostly convolutions, the matrix
+    products too: in any other, rows with scales of their own are nearer to f32. Raises SpuError
+    for one without a range.
     """
     if mode == "dynamic":
         return []
     convolutions = sum(isinstance(op, ConvOp) for op in products)
     calibrated = all(range_of(op.x) is not None for op in products)
     everything = mode == "static" or (2 * convolutions > len(products) and calibrated)
-    static = [op for op in products if everything or isinstance(op, ConvOp)]
+    static = [
+        op for op in products if (everything or isinstance(op, ConvOp)) and not is_kept_bf16(op)
+    ]
     for op in static:
         if range_of(op.x) is None:
             raise SpuError(
@@ -266,7 +269,7 @@ class QuantisePass(ModulePass):
             )
         quantiser = Quantiser(store_of(ctx))
         products = [each for each in op.walk() if isinstance(each, EpilogueOp)]
-        products = [each for each in products if is_quantisable(each)]
+        products = [each for each in products if is_candidate(each)]
         static = choose_static(products, self.mode)
         read = [value for each in static for value in (each.x, each.residual) if value is not None]
         wanted = [value for value in dict.fromkeys(read) if needs_grid(value)]
@@ -274,6 +277,8 @@ class QuantisePass(ModulePass):
             quantiser.quantise_value(value, bounds)
         chosen = set(static)
         for product in products:
+            if is_kept_bf16(product):
+                continue
             if product in chosen:
                 quantiser.quantise_weight(product)
             elif isinstance(product, ConvOp):
@@ -290,12 +295,12 @@ class QuantisePass(ModulePass):
 
         store = store_of(ctx)
         kept = {op: tuple(op.operands) for op in module.walk() if is_kept_bf16(op)}
-        products = [op for op in references.f32_products(module) if op not in kept]
+        products = references.f32_products(module)
         static = choose_static(products, self.mode)
         read = [value for each in static for value in (each.x, each.residual) if value is not None]
         grids = shared_grids([value for value in dict.fromkeys(read) if needs_grid(value)])
         for product in products:
-            if product not in static and isinstance(product, ConvOp):
+            if product in kept or (product not in static and isinstance(product, ConvOp)):
                 continue
             references.round_rows_of_weight(product, store)
             if product not in static:
