@@ -40,6 +40,26 @@ UPGRADES = [
     (12, "(float[2,3,1] x)", "y = LogSoftmax (x)", ["LogSoftmax"]),
     (12, "(float[2,3,4] x)", "y = Softmax (x)", ["Shape", "Flatten", "Softmax", "Reshape"]),
     (12, "(float[2,3,4] x)", "y = Hardmax (x)", ["Shape", "Flatten", "Hardmax", "Reshape"]),
+    # What `Expand` makes has no known rank for ONNX's inference.
+    (
+        12,
+        "(float[2,3,4] x)",
+        """c = Constant <value = int64[3] {2, 3, 4}> ()
+        s = Abs (c)
+        e = Expand (x, s)
+        f = Add (e, x)
+        y = Softmax <axis=2> (f)""",
+        ["Abs", "Expand", "Add", "Softmax"],
+    ),
+    (
+        12,
+        "(float[2,3,4] x)",
+        """c = Constant <value = int64[3] {2, 3, 4}> ()
+        s = Abs (c)
+        e = Reshape (x, s)
+        y = Softmax <axis=1> (e)""",
+        ["Abs", "Reshape", "Shape", "Flatten", "Softmax", "Reshape"],
+    ),
     (16, "(float[1,1,4,4] x, float[1,2,2,2] w)", "y = GridSample (x, w)", ["GridSample"]),
     (
         9,
@@ -88,6 +108,15 @@ def test_upgrade_refuses_what_has_no_way_up() -> None:
         match=r"^Less: cannot be raised from opset 1 to 13, ONNX says: No Adapter.*newer opset",
     ):
         apply(model, [UpgradeOpsetPass()])
+
+
+def test_upgrade_refuses_to_flatten_what_it_does_not_know() -> None:
+    model = text(
+        "g (float[2,3] x, int64[n] s) => (float[m] y) { r = Reshape (x, s) y = Softmax (r) }", 12
+    )
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(SpuError, match=r"\(?Softmax\)?.*unknown rank.*opset 13 or later"):
+        apply(model, [UpgradeOpsetPass()], {"n": (1, 4)})
 
 
 def test_upgrade_reaches_subgraphs() -> None:

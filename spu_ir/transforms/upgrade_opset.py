@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 from onnx import ModelProto, helper, version_converter
 from onnx.defs import onnx_opset_version
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, NoneType, TensorType, i64
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import (
+    IntegerAttr,
+    ModuleOp,
+    NoneType,
+    TensorType,
+    UnrankedTensorType,
+    i64,
+)
+from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
@@ -23,6 +30,8 @@ from spu_ir.dialects.types import DYNAMIC, element_of, shape_of
 from spu_ir.dialects.weights import constant_attr, constant_type, store_of
 from spu_ir.errors import SpuError
 from spu_ir.frontend import import_fragment
+
+from .ranks import ranks
 
 COERCED = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
 """Operators that before opset 13 flattened their operand to two axes at `axis`."""
@@ -49,8 +58,8 @@ class UpgradeOpsetPass(ModulePass):
     preserves: ClassVar[str] = "exact"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        upgrader = _Upgrader(ctx, set())
         pending = [inner for inner in op.walk() if isinstance(inner, OnnxOp)]
+        upgrader = _Upgrader(ctx, set(), ranks(pending))
         while pending:
             old = pending.pop()
             if not old.is_newest and old.schema_name != "Constant":
@@ -65,13 +74,15 @@ class _Upgrader:
     ctx: Context
     compatible: set[object]
     """Ops that the converter left as they were; it takes milliseconds to say so again."""
+    ranks: dict[SSAValue, int]
+    """The number of axes of the values of the model as it was."""
 
     def upgrade(self, op: OnnxOp) -> list[Operation]:
         """Replace one op and return what stands in its place."""
         if op.regions:
             return [_upgrade_control_flow(op)]
         if op.schema_name in COERCED and op.since_version < 13:
-            return _upgrade_softmax(op)
+            return _upgrade_softmax(op, self.ranks.get(op.operands[0]))
         if op.name in RESIZES:
             return _upgrade_resize(op, self.ctx)
         if _shape_of_op(op) in self.compatible:
@@ -158,18 +169,23 @@ def _upgrade_control_flow(op: OnnxOp) -> OnnxOp:
     return _rename(op)
 
 
-def _upgrade_softmax(op: OnnxOp) -> list[Operation]:
+def _upgrade_softmax(op: OnnxOp, rank: int | None) -> list[Operation]:
     """`softmax(flatten(x, axis))` of old, over one axis where the others have size 1."""
     operand = op.operands[0]
     axis = op.int_value("axis")
-    if not isinstance(operand.type, TensorType):
+    if rank is None:
         raise SpuError(
             f"an operand of unknown rank cannot be flattened at axis {axis}",
             node=op.node_name,
             op=op.schema_name,
-            remedy="give the model's inputs shapes",
+            remedy="export the model with opset 13 or later",
         )
-    shape = shape_of(operand)
+    kind = operand.type
+    if isinstance(kind, UnrankedTensorType):
+        element = cast("UnrankedTensorType[Attribute]", kind).element_type
+        shape: Sequence[int] = [DYNAMIC] * rank
+    else:
+        element, shape = element_of(operand), shape_of(operand)
     axis += len(shape) if axis < 0 else 0
     wide = [index for index in range(axis, len(shape)) if shape[index] != 1]
     softmax = newest(op.schema_name)
@@ -178,7 +194,7 @@ def _upgrade_softmax(op: OnnxOp) -> list[Operation]:
         new = softmax.make([operand], op.result_types, attributes, node_name=op.node_name)
         Rewriter.replace_op(op, new)
         return [new]
-    flat = TensorType(element_of(operand), [_product(shape[:axis]), _product(shape[axis:])])
+    flat = TensorType(element, [_product(shape[:axis]), _product(shape[axis:])])
     dims = newest("Shape").make([operand], [TensorType(i64, [len(shape)])])
     flatten = newest("Flatten").make([operand], [flat], {"axis": axis})
     rows = softmax.make([flatten], [flat], {"axis": 1}, node_name=op.node_name)
