@@ -102,19 +102,24 @@ def ort_values(
     places = same_places(ready, want, feeds)
     produced = {name for node in theirs.graph.node for name in node.output}
     named: dict[tuple[str, int], str] = {}
-    for key, name in places.items():
+    for key, (name, _) in places.items():
         for candidate in (name + DEQUANTISED, name):
             if candidate in produced:
                 named[key] = candidate
                 break
     found = outputs_of(tapped(theirs, list(named.values())), feeds, sorted(set(named.values())))
-    return {key: laid_out(found[name], want[key]) for key, name in named.items()}
+    return {
+        key: turned(found[name]) if places[key][1] else found[name] for key, name in named.items()
+    }
 
 
 def same_places(
     ready: onnx.ModelProto, want: dict[tuple[str, int], Array], feeds: Feeds
-) -> dict[tuple[str, int], str]:
-    """For every product the last value of the FP32 graph that has the same numbers."""
+) -> dict[tuple[str, int], tuple[str, bool]]:
+    """
+    For every product the first value of the FP32 graph that has the same numbers, and whether
+    they are channels first there.
+    """
     inferred = onnx.shape_inference.infer_shapes(ready)
     kinds = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
     kinds |= {v.name: v.type.tensor_type.elem_type for v in inferred.graph.output}
@@ -125,16 +130,17 @@ def same_places(
         if kinds.get(name) == onnx.TensorProto.FLOAT
     ]
     values = outputs_of(tapped(ready, names), feeds, names)
-    places: dict[tuple[str, int], str] = {}
+    places: dict[tuple[str, int], tuple[str, bool]] = {}
     for key, array in want.items():
         for name in names:
             value = values[name]
             if value.size != array.size or key in places:
                 continue
-            other = laid_out(value, array)
-            if near(other, array):
-                # Reshapes and transposes that follow have the numbers too, but may be folded.
-                places[key] = name
+            # Reshapes and transposes that follow have the numbers too, but may be folded.
+            if near(value, array):
+                places[key] = (name, False)
+            elif value.ndim == 4 and near(turned(value), array):
+                places[key] = (name, True)
     return places
 
 
@@ -145,14 +151,9 @@ def near(a: Array, b: Array) -> bool:
     return relative(x[sample], y[sample]) < SAME and relative(x, y) < SAME
 
 
-def laid_out(value: Array, like: Array) -> Array:
-    """A value of ONNX's, channels first, in the layout of ours: channels last."""
-    if value.ndim == 4 and like.ndim == 4 and value.shape != like.shape:
-        return np.ascontiguousarray(value.transpose(0, 2, 3, 1))
-    if value.ndim == 4 and like.ndim == 4 and value.transpose(0, 2, 3, 1).shape == like.shape:
-        turned = np.ascontiguousarray(value.transpose(0, 2, 3, 1))
-        return turned if near(turned, like) else value
-    return value
+def turned(value: Array) -> Array:
+    """`[n, c, h, w]` as `[n, h, w, c]`."""
+    return np.ascontiguousarray(value.transpose(0, 2, 3, 1))
 
 
 def summary(rows: Sequence[LayerError]) -> dict[str, Any]:
