@@ -113,7 +113,7 @@ class CorrectBiasPass(ModulePass):
     """
 
     name = "correct-bias"
-    preserves: ClassVar[str] = "tolerance(0.1)"
+    preserves: ClassVar[str] = "tolerance(0.05)"
 
     feeds: str
     mode: str = "auto"
