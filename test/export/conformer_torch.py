@@ -82,13 +82,18 @@ class ConvolutionModule(nn.Module):
 
 
 class ConformerLayer(nn.Module):
-    """[N, time, d_model] -> the same; `padding` is [N, time], True where there is no frame."""
+    """
+    [N, time, d_model] -> the same; `padding` is [N, time], True where there is no frame.
 
-    def __init__(self, shape: ConformerShape) -> None:
+    Without `batch_first` x is [time, N, d_model], as in torchaudio.
+    """
+
+    def __init__(self, shape: ConformerShape, batch_first: bool) -> None:
         super().__init__()
+        self.batch_first = batch_first
         self.ffn1 = FeedForward(shape)
         self.self_attn_layer_norm = nn.LayerNorm(shape.d_model)
-        self.self_attn = nn.MultiheadAttention(shape.d_model, shape.heads, batch_first=True)
+        self.self_attn = nn.MultiheadAttention(shape.d_model, shape.heads, batch_first=batch_first)
         self.conv_module = ConvolutionModule(shape)
         self.ffn2 = FeedForward(shape)
         self.final_layer_norm = nn.LayerNorm(shape.d_model)
@@ -97,21 +102,29 @@ class ConformerLayer(nn.Module):
         x = x + 0.5 * self.ffn1(x)
         queries = self.self_attn_layer_norm(x)
         x = x + self.self_attn(queries, queries, queries, padding, need_weights=False)[0]
-        x = x + self.conv_module(x)
+        x = x + (self.conv_module(x) if self.batch_first else self.mixed_along_time(x))
         x = x + 0.5 * self.ffn2(x)
         return self.final_layer_norm(x)
+
+    def mixed_along_time(self, x: Tensor) -> Tensor:
+        return self.conv_module(x.transpose(0, 1)).transpose(0, 1)
 
 
 class Conformer(nn.Module):
     """`src` [N, channels, height, width], `src_pad_mask` bool [N, width / 4] -> `memory`."""
 
-    def __init__(self, shape: ConformerShape) -> None:
+    def __init__(self, shape: ConformerShape, batch_first: bool = True) -> None:
         super().__init__()
+        self.batch_first = batch_first
         self.subsample = Subsample(shape)
-        self.conformer_layers = nn.ModuleList(ConformerLayer(shape) for _ in range(shape.layers))
+        self.conformer_layers = nn.ModuleList(
+            ConformerLayer(shape, batch_first) for _ in range(shape.layers)
+        )
 
     def forward(self, src: Tensor, src_pad_mask: Tensor) -> Tensor:
         x = self.subsample(src)
+        if not self.batch_first:
+            x = x.transpose(0, 1)
         for layer in self.conformer_layers:
             x = layer(x, src_pad_mask)
-        return x
+        return x if self.batch_first else x.transpose(0, 1)

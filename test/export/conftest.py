@@ -11,6 +11,10 @@ HERE = Path(__file__).parent
 WARNINGS = (
     # torch.onnx.export(dynamo=False) says that dynamo=True is the newer one.
     "ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning",
+    # ... and marks its own helpers as deprecated.
+    "ignore:The feature will be removed. Please remove usage of this function:DeprecationWarning",
+    # nn.MultiheadAttention compares sizes, which tracing makes tensors of.
+    "ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning",
     # nn.MultiheadAttention changes its mask in place, which TorchScript's graph has no word for.
     "ignore:ONNX Preprocess - Removing mutation from node aten..masked_fill_:UserWarning",
     # torch.export with its own pytree, and with two inputs that share the axis `batch`.
@@ -26,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings(line))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Workers fill the cores."""
     import torch
