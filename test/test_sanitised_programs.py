@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from support.device import SANITISERS
 from support.models import MODELS, SHAPES, feeds
+from support.padded import SHAPES as PADDED_SHAPES
+from support.padded import encoder, padded_feeds, real_positions
 
 import spu_ir
 from spu_ir.api import Precision
@@ -61,10 +63,32 @@ def test_the_exported_program_is_clean(
     name: str, precision: Precision, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPU_IR_ISA", level)
-    model = compiled(name, precision, level)
+    expect_clean(compiled(name, precision, level), feeds(name, 1, BATCH, SEQ), level, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_packed_rows_are_clean(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = host_levels()[-1]
+    monkeypatch.setenv("SPU_IR_ISA", level)
+    model = spu_ir.compile(
+        encoder(), precision=precision, padding="skip", shapes=PADDED_SHAPES, levels=[level]
+    )
+    for number, lengths in enumerate(([0, 0], [SEQ, 2], [0, SEQ])):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        given = padded_feeds("int64", real_positions(lengths, SEQ))
+        expect_clean(model, given, level, folder)
+
+
+def expect_clean(
+    model: CompiledModel, given: dict[str, np.ndarray], level: str, tmp_path: Path
+) -> None:
+    """The exported program runs under the sanitisers and writes what the model gives."""
     model.export_c(tmp_path / "c")
     build(tmp_path / "c", level)
-    given = feeds(name, 1, BATCH, SEQ)
     extents = {"batch": BATCH, "seq": SEQ}
     arguments: list[str] = []
     for number, extent in enumerate(model.extents):
@@ -72,8 +96,10 @@ def test_the_exported_program_is_clean(
     for number, port in enumerate(model.inputs):
         given[port.name].tofile(tmp_path / f"input{number}")
         arguments += ["--input", f"{number}=../input{number}"]
+    for number, _ in enumerate(model.outputs):
+        arguments += ["--output", f"{number}=../output{number}"]
     done = subprocess.run(
-        [f"./model-{level}", *arguments, "--output", "0=../output0", "--threads", "2"],
+        [f"./model-{level}", *arguments, "--threads", "2"],
         cwd=tmp_path / "c",
         # What the example allocates lives until it ends.
         env={"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
@@ -82,8 +108,9 @@ def test_the_exported_program_is_clean(
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    (expected,) = model.run(given).values()
-    assert (tmp_path / "output0").read_bytes() == np.ascontiguousarray(expected).tobytes()
+    for number, expected in enumerate(model.run(given).values()):
+        written = (tmp_path / f"output{number}").read_bytes()
+        assert written == np.ascontiguousarray(expected).tobytes()
 
 
 @pytest.mark.slow
