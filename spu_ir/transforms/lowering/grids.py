@@ -119,7 +119,7 @@ def of_array(array: Array) -> Grid | None:
         return None
     # A table of integers is large, and its first numbers tell already.
     head = array.reshape(-1)[:SAMPLE].astype(np.int64)
-    places = np.unravel_index(np.arange(head.size), array.shape)
+    places = np.unravel_index(np.arange(head.size), array.shape) if array.ndim else ()
     told = int(first) + sum(step * place for step, place in zip(steps, places, strict=True))
     if not np.array_equal(np.broadcast_to(told, head.shape), head):
         return None
