@@ -53,6 +53,7 @@ PASSES = (
     "quantise-attention",
     "convert-bf16",
     "fold-qdq",
+    "approximate-activations",
     "encode",
     # memrefs
     "bufferise",

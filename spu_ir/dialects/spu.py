@@ -56,7 +56,7 @@ from .weights import BankedAttr, WeightsAttr
 
 
 class Activation(StrEnum):
-    """The functions that an epilogue can apply."""
+    """The functions that an epilogue can apply; `sfu_` ones by the special function unit."""
 
     NONE = auto()
     RELU = auto()
@@ -65,6 +65,9 @@ class Activation(StrEnum):
     TANH = auto()
     SIGMOID = auto()
     SILU = auto()
+    SFU_GELU = auto()
+    SFU_GELU_TANH = auto()
+    SFU_SILU = auto()
 
 
 @irdl_attr_definition

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .numerics import ACTIVATIONS, F32, I32, LANES, Bytes, quantise, to_bf16
+from .sfu import TABLES
 
 Index: TypeAlias = NDArray[np.int64]
 
@@ -145,7 +146,7 @@ def epilogue(
     Accumulators `[..., M, N]` to float32 outputs, in the device's order, before the store.
 
     scale and bias `[N]`, row_scale `[M]`, residual `[..., M, N]` already as float32 (bfloat16
-    values, or `dequantise` of bytes), activation a key of `ACTIVATIONS`.
+    values, or `dequantise` of bytes), activation a key of `ACTIVATIONS` or `TABLES`.
     """
     v = acc.astype(np.float32)
     with np.errstate(all="ignore"):
@@ -158,7 +159,7 @@ def epilogue(
         if residual is not None:
             v = v + residual
         if activation is not None:
-            v = ACTIVATIONS[activation](v)
+            v = (TABLES.get(activation) or ACTIVATIONS[activation])(v)
     return v
 
 

@@ -9,6 +9,7 @@ from xdsl.transforms.canonicalize import CanonicalizePass
 from xdsl.transforms.common_subexpression_elimination import CommonSubexpressionElimination
 from xdsl.transforms.dead_code_elimination import DeadCodeElimination
 
+from spu_ir.transforms.approximate_activations import ApproximateActivationsPass
 from spu_ir.transforms.bufferise import BufferisePass
 from spu_ir.transforms.collapse_movement import CollapseMovementPass
 from spu_ir.transforms.convert_bf16 import ConvertBf16Pass
@@ -85,7 +86,8 @@ def quantise(precision: Precision, activations: str = "auto", attention: str = "
         "int8": int8,
         "mixed": int8,
     }
-    return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, EncodePass(), *CLEAN)
+    tables: Passes = (ApproximateActivationsPass(),) if precision in ("int8", "mixed") else ()
+    return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, *tables, EncodePass(), *CLEAN)
 
 
 PIPELINES: dict[str, Passes] = {

@@ -1,6 +1,7 @@
 /* One exported function for every VPU instruction, for test_vpu_kernel.py. */
 #include "attention.h"
 #include "attention_int8.h"
+#include "sfu.h"
 #include "vpu.h"
 
 #define EACH16 for (int64_t j = 0, c = n < 16 ? n : 16; j < n; j += 16, c = n - j < 16 ? n - j : 16)
@@ -29,6 +30,14 @@ UNARY(round)
 UNARY(sign)
 UNARY(not)
 UNARY(hard_swish)
+
+#define SFU(name)                                                  \
+  void unary_sfu_##name(const float *x, float *y, int64_t n) {     \
+    EACH16 spu_store_f32(y + j, spu_sfu_##name(spu_load_f32(x + j, c)), c); \
+  }
+SFU(gelu)
+SFU(gelu_tanh)
+SFU(silu)
 
 #define UNARY_WITH(name, ...)                                                         \
   void unary_##name(const float *x, float *y, int64_t n) {                            \

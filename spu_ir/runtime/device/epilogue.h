@@ -6,6 +6,7 @@
 #ifndef SPU_EPILOGUE_H
 #define SPU_EPILOGUE_H
 
+#include "sfu.h"
 #include "spu_tile.h"
 
 SPU_INLINE f32x16 spu_activate(f32x16 v, int activation) {
@@ -16,6 +17,9 @@ SPU_INLINE f32x16 spu_activate(f32x16 v, int activation) {
     case SPU_ACT_TANH: return spu_tanh(v);
     case SPU_ACT_SIGMOID: return spu_sigmoid(v);
     case SPU_ACT_SILU: return spu_silu(v);
+    case SPU_ACT_SFU_GELU: return spu_sfu_gelu(v);
+    case SPU_ACT_SFU_GELU_TANH: return spu_sfu_gelu_tanh(v);
+    case SPU_ACT_SFU_SILU: return spu_sfu_silu(v);
     default: return v;
   }
 }
