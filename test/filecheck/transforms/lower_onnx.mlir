@@ -80,7 +80,7 @@ func.func @main(%x : tensor<2x4xui8> {onnx.name = "x"}) -> tensor<2x2xf32> {
 // A bool mask is added to the scores.
 // CHECK-LABEL: func.func @main
 // CHECK-NEXT:    %0 = antoum.constant dense<0.000000e+00> : tensor<f32> : tensor<f32>
-// CHECK-NEXT:    %1 = antoum.constant dense<0xff800000> : tensor<f32> : tensor<f32>
+// CHECK-NEXT:    %1 = antoum.constant #spu.weights<"sha256:d9265d7acb11b75517ee713afcd928260e65557829bab071f03d67ee93edb8ea", tensor<f32>> : tensor<f32>
 // CHECK-NEXT:    %2 = tensor.empty() : tensor<3x5xf32>
 // CHECK-NEXT:    %3 = vpu.select %m, %0, %1 into %2 {layer = "att"} : tensor<3x5xi1>, tensor<f32>, tensor<f32>, tensor<3x5xf32> -> tensor<3x5xf32>
 // CHECK-NEXT:    %4 = tensor.empty() : tensor<1x1x3x5xf32>
