@@ -2,7 +2,7 @@
 
 // What is quantised by row, or stored as bytes, may come from a table.
 // CHECK-LABEL: @rows
-// CHECK: spu.matmul %x, %w into %init {activation = #spu.activation sfu_gelu}
+// CHECK: spu.matmul %x, %w into %init {activation = #spu<activation sfu_gelu>}
 func.func @rows(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x32xf32>, %bytes: tensor<4x32xui8>, %scales: tensor<4xf32>) -> (tensor<4x32xui8>, tensor<4xf32>) {
   %y = spu.matmul %x, %w into %init {activation = #spu.activation gelu} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
   %q, %s = vpu.quantise_rows %y into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
@@ -10,7 +10,7 @@ func.func @rows(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x32x
 }
 
 // CHECK-LABEL: @bytes
-// CHECK: activation = #spu.activation sfu_silu
+// CHECK: activation = #spu<activation sfu_silu>
 func.func @bytes(%x: tensor<4x64xui8>, %w: tensor<32x64xi8>, %s: tensor<32xf32>, %init: tensor<4x32xui8>) -> tensor<4x32xui8> {
   %y = spu.matmul %x, %w scale(%s : tensor<32xf32>) into %init {activation = #spu.activation silu, out_scale = 0.5 : f32, out_zero = 3 : i32} : tensor<4x64xui8>, tensor<32x64xi8>, tensor<4x32xui8> -> tensor<4x32xui8>
   func.return %y : tensor<4x32xui8>
@@ -18,8 +18,8 @@ func.func @bytes(%x: tensor<4x64xui8>, %w: tensor<32x64xi8>, %s: tensor<32xf32>,
 
 // What is read in f32 is not, nor is what is cheap or has no table.
 // CHECK-LABEL: @floats
-// CHECK: activation = #spu.activation gelu}
-// CHECK: activation = #spu.activation relu}
+// CHECK: activation = #spu<activation gelu>}
+// CHECK: activation = #spu<activation relu>}
 func.func @floats(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x32xf32>, %bytes: tensor<4x32xui8>, %scales: tensor<4xf32>) -> (tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>) {
   %y = spu.matmul %x, %w into %init {activation = #spu.activation gelu} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
   %q, %s = vpu.quantise_rows %y into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
