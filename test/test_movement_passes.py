@@ -222,3 +222,43 @@ def test_attention_with_the_sequence_first(join: str, rank: int) -> None:
     found = left(model, "attention", **sizes)
     assert found[:5] == ["Transpose", "Transpose", "Transpose", "Attention", "Transpose"]
     assert found[5:] == ([] if rank == 3 else ["Reshape"])
+
+
+# fuse-attention, constants added to Q, K and V -------------------------------------------------
+
+BIASED = """
+  cut = Constant <value_ints = [0, 0, 2, 4]> () join = Constant <value_ints = [0, 0, 8]> ()
+  half = Constant <value = float {{0.5}}> ()
+  q0 = Reshape (q, cut) k0 = Reshape (k, cut) v0 = Reshape (v, cut)
+  qb = Add (q0, bq) q1 = Transpose <perm = [0, 2, 1, 3]> (qb)
+  kt = Transpose <perm = [0, 2, 3, 1]> (k0) k1 = Add (bk, kt)
+  v1 = Transpose <perm = [0, 2, 1, 3]> (v0)
+  qp = Transpose <perm = [0, 2, 1, 3]> (q0) places = MatMul (qp, where) added = Mul (places, half)
+  a = MatMul (q1, k1) h = Mul (a, half) s = Add (h, added) p = Softmax (s) m = MatMul (p, v1)
+  t = Transpose <perm = [0, 2, 1, 3]> (m) y = Reshape (t, join)
+"""
+"""Scores of contents and of relative positions, with a constant for each, as Transformer-XL has."""
+
+
+@pytest.mark.parametrize(
+    ("bq", "bk", "fused"),
+    [
+        ((2, 4), (1, 2, 4, 1), True),
+        ((1, 1, 2, 4), (1, 2, 4, 1), True),
+        # A constant for all heads, or for each place in the sequence, is no bias of Q.
+        ((4,), (1, 2, 4, 1), False),
+        ((1, 5, 2, 4), (1, 2, 4, 1), False),
+        ((2, 4), (2, 4, 1), False),
+    ],
+)
+def test_attention_with_constants_on_its_operands(
+    bq: tuple[int, ...], bk: tuple[int, ...], fused: bool
+) -> None:
+    each = "float[batch,5,8]"
+    model = weighted(
+        f"g ({each} q, {each} k, {each} v) => (float[a,b,c] y) {{ {BIASED.format()} }}",
+        bq=bq,
+        bk=bk,
+        where=(1, 2, 4, 5),
+    )
+    assert ("Attention" in left(model, "attention")) == fused

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
 
+import numpy as np
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.ir import Operation, SSAValue
@@ -13,11 +14,20 @@ from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, PatternRewriteWalker, RewritePattern
 
 from spu_ir.dialects.onnx import OnnxOp, newest
-from spu_ir.dialects.types import DYNAMIC, element_of
+from spu_ir.dialects.types import DYNAMIC, Array, element_of
 from spu_ir.dialects.weights import WeightStore, store_of
 
 from .axis_atoms import set_dims
-from .onnx_patterns import erase_dead, only_use, producer, rank_of, scalar, with_scalar
+from .onnx_patterns import (
+    constant,
+    erase_dead,
+    make_constant,
+    only_use,
+    producer,
+    rank_of,
+    scalar,
+    with_scalar,
+)
 from .symbolic_shapes import Dim, symbolic_dims, symbolic_ints
 
 HEADS_FIRST = (0, 2, 1, 3)
@@ -41,7 +51,9 @@ class FuseAttentionPass(ModulePass):
     result is put together again the same way, in any shape of the same order. They may also be
     [sequence, batch, heads * depth]; then the attention is between transposes. The scale is a
     `Mul` or `Div` by a constant, after the first product or before it on Q, K or both. The mask is
-    an f32 tensor that is added, of two to four axes. The guard of PyTorch against rows without any
+    an f32 tensor that is added, of two to four axes: also one that the model computes, as scores
+    of relative positions. A constant for each head and place, added to Q, K or V when they are
+    cut, is added before. The guard of PyTorch against rows without any
     key (`Where(IsNaN(p), 0, p)`) is dropped: such a row is what `onnx.Attention` makes of it.
     Values that something else uses are left alone, and so is a reshape whose batch and sequence
     cannot be proved to stay. Matches the newest versions of the operators.
@@ -60,13 +72,15 @@ class Heads:
     """
     A [batch, sequence, heads * depth] value that is cut into heads.
 
-    With `sequence_first` the value is [sequence, batch, heads * depth].
+    With `sequence_first` the value is [sequence, batch, heads * depth]. `bias` [heads * depth] is
+    added to it, or None.
     """
 
     value: SSAValue
     heads: int
     depth: int
     sequence_first: bool
+    bias: Array | None = None
 
     def dims(self) -> tuple[Dim, ...]:
         """Batch and sequence."""
@@ -137,10 +151,17 @@ class _FuseAttention(RewritePattern):
 
     def batch_first(self, heads: Heads, new_ops: list[Operation]) -> SSAValue:
         """Q, K or V as [batch, sequence, heads * depth]."""
-        if not heads.sequence_first:
-            return heads.value
-        new_ops.append(swapped(heads.value))
-        return new_ops[-1].results[0]
+        value = heads.value
+        if heads.bias is not None:
+            vector = make_constant(self.store, heads.bias)
+            total = newest("Add").make([value, vector], [value.type])
+            set_dims(total, symbolic_dims(value) or ())
+            new_ops += [vector, total]
+            value = total.results[0]
+        if heads.sequence_first:
+            new_ops.append(swapped(value))
+            value = new_ops[-1].results[0]
+        return value
 
     def joined(self, reshape: OnnxOp) -> OnnxOp | None:
         """The product whose heads a transpose and this reshape put together."""
@@ -269,12 +290,14 @@ class _FuseAttention(RewritePattern):
 
     def split(self, value: SSAValue, order: tuple[int, ...]) -> Heads | None:
         """What a reshape cut into heads and a transpose brought into `order`."""
+        value, after = self.without_constant(value)
         transpose = producer(value, "Transpose")
         perm = None if transpose is None else transpose.ints_value("perm")
         if transpose is None or perm not in (order, _sequence_first(order)):
             return None
-        reshape = producer(transpose.operands[0], "Reshape")
-        if reshape is None:
+        inner, before = self.without_constant(transpose.operands[0])
+        reshape = producer(inner, "Reshape")
+        if reshape is None or (before is not None and after is not None):
             return None
         source = reshape.operands[0]
         dims, cut = symbolic_dims(source), symbolic_dims(reshape.results[0])
@@ -289,7 +312,27 @@ class _FuseAttention(RewritePattern):
             return None
         if not _equal_dims(dims[:2], cut[:2]) and not self.keeps_leading(reshape):
             return None
-        return Heads(source, heads, depth, sequence_first=perm != order)
+        bias = before
+        if after is not None:
+            if after.ndim != 4:
+                return None
+            bias = after.transpose([perm.index(axis) for axis in range(4)])
+        if bias is not None:
+            if bias.shape[-2:] != (heads, depth) or bias.size != width:
+                return None
+            bias = np.ascontiguousarray(bias.reshape(-1))
+        return Heads(source, heads, depth, sequence_first=perm != order, bias=bias)
+
+    def without_constant(self, value: SSAValue) -> tuple[SSAValue, Array | None]:
+        """A value before a constant was added to it, and the constant."""
+        add = producer(value, "Add")
+        if add is None:
+            return value, None
+        for inner, other in ((0, 1), (1, 0)):
+            found = constant(add.operands[other], self.store)
+            if found is not None and found.dtype == np.float32:
+                return add.operands[inner], found
+        return value, None
 
     def keeps_leading(self, reshape: OnnxOp) -> bool:
         """Whether a reshape copies batch and sequence, by zeros in its shape."""
