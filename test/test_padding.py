@@ -64,9 +64,9 @@ def expect_equal(
     got: Mapping[str, Array], computed: Mapping[str, Array], real: Array, who: str
 ) -> None:
     """`got` is `computed` at real positions, and what the documentation says at the others."""
-    kept = np.arange(real.shape[1]) < real.shape[1] - np.argmax(real[:, ::-1], axis=1)[:, None]
-    kept &= real.any(axis=1)[:, None]
-    some = real.any(axis=1)
+    # Rows up to the last real one: those from which on some position is real.
+    kept: Array = np.logical_or.accumulate(real[:, ::-1], axis=1)[:, ::-1]
+    some: Array = real.any(axis=1)
     for name, array in computed.items():
         if array.shape[:2] == real.shape:
             fill = 0 if name == "hidden" else LOWEST
@@ -142,7 +142,7 @@ def test_it_is_recorded(tmp_path: Any) -> None:
 def test_compute_is_the_default_and_recorded() -> None:
     model = spu_ir.compile(MODELS["block"](), precision="fp32", shapes=MODEL_SHAPES["block"])
     assert model.options["padding"] == "compute"
-    assert {row["padding"] for row in model.report()} == {"compute"}
+    assert {str(row["padding"]) for row in model.report()} == {"compute"}
 
 
 def test_no_mask_is_an_error() -> None:
@@ -267,7 +267,7 @@ def test_a_conformer_is_the_same_everywhere(precision: Precision) -> None:
     )
     _, compute = api.lower(model, precision=precision, shapes=dict(conformer.bounds))
     attentions = [row for row in program.report if row["op"] == "spu.attention"]
-    assert {row["padding"] for row in attentions} == {"keys"}
+    assert {str(row["padding"]) for row in attentions} == {"keys"}
     assert all("all rows of its result are needed" in str(row["reason"]) for row in attentions)
     feeds = conformer.feeds(batch=3, seed=1)
     feeds["src_pad_mask"][1] = True
@@ -295,7 +295,7 @@ def test_published_models_skip_all_products(name: str) -> None:
     program, skip = api.lower(model.build(), precision="int8", padding="skip", shapes=bounds)
     _, compute = api.lower(model.build(), precision="int8", shapes=bounds)
     products = [row for row in program.report if row["op"] in ("spu.matmul", "spu.attention")]
-    assert {row["padding"] for row in products} == {"skip"}
+    assert {str(row["padding"]) for row in products} == {"skip"}
     feeds = model.feeds(batch=3, seq=24, seed=2)
     real = feeds["attention_mask.1"] != 0
     assert not real.all()

@@ -150,5 +150,6 @@ def padded_feeds(mask: str, real: Array, seed: int = 0) -> dict[str, Array]:
     if mask == "hidden":
         marks = ~real
     elif mask == "added":
-        marks = np.where(real, 0.0, np.where(np.arange(real.shape[1]) % 2, -np.inf, -1e5))
+        odd = [place % 2 == 1 for place in range(real.shape[1])]
+        marks = np.where(real, 0.0, np.where(odd, -np.inf, -1e5))
     return {"x": x, "mask": marks.astype(KINDS.get(mask, "int64"))}
