@@ -13,6 +13,10 @@ WARNINGS = (
     "ignore:You are using the legacy TorchScript-based ONNX export:DeprecationWarning",
     # ... and marks its own helpers as deprecated.
     "ignore:The feature will be removed. Please remove usage of this function:DeprecationWarning",
+    # The TorchScript exporter leaves a slice with steps of -1 as it is.
+    "ignore:Constant folding - Only steps=1 can be constant folded:UserWarning",
+    # transformers' rotary embedding keeps its table as a plain attribute.
+    "ignore:The tensor attribute self.embed_positions.cached_rotary:UserWarning",
     # nn.MultiheadAttention compares sizes, which tracing makes tensors of.
     "ignore:Converting a tensor to a Python boolean:torch.jit.TracerWarning",
     # nn.MultiheadAttention changes its mask in place, which TorchScript's graph has no word for.

@@ -123,3 +123,43 @@ def test_the_zoo_builds_the_same_network(tmp_path: Path) -> None:
     model = zoo.conformer(zoo.ConformerConfig(**SMALL), weights=module.state_dict())
     compiled = spu_ir.compile(model, precision="fp32", shapes={"batch": (1, 3)})
     assert Reference(path).error(compiled, frames(3, 16, 64, 5)) <= 1e-4
+
+
+def wav2vec(folder: Path, exporter: str, positions: str) -> Path:
+    """The encoder of transformers' Wav2Vec2-Conformer, on features of 24 frames."""
+    import torch
+    from transformers import Wav2Vec2ConformerConfig
+    from transformers.models.wav2vec2_conformer import modeling_wav2vec2_conformer as model
+
+    torch.manual_seed(0)
+    config = Wav2Vec2ConformerConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        conv_depthwise_kernel_size=31,
+        position_embeddings_type=positions,
+        return_dict=False,
+    )
+    module = settle(model.Wav2Vec2ConformerEncoder(config))
+    for name, value in module.named_parameters():
+        if "pos_bias" in name:
+            value.data.normal_()
+    return export(module, {"hidden_states": torch.randn(2, 24, 64)}, "hidden", exporter, folder)
+
+
+@pytest.mark.parametrize("positions", ["relative", "rotary"])
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_relative_and_rotary_positions(exporter: str, positions: str, tmp_path: Path) -> None:
+    """Relative positions are a second product, whose scores attention takes as its mask."""
+    path = wav2vec(tmp_path, exporter, positions)
+    found = kinds(tensors(path, {"batch": (1, 4)}))
+    assert found["spu.attention"] == 2
+    assert found["vpu.softmax"] == 0
+    assert found["spu.batch_matmul"] == (2 if positions == "relative" else 0)
+    model = spu_ir.compile(path, precision="fp32", shapes={"batch": (1, 4)})
+    reference = Reference(path)
+    random = np.random.default_rng(1)
+    for batch in (1, 3):
+        hidden = random.standard_normal((batch, 24, 64)).astype(np.float32)
+        assert reference.error(model, {"hidden_states": hidden}) <= 1e-4
