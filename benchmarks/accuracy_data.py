@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sysconfig
 from collections import Counter
@@ -23,6 +24,8 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _PROSE = re.compile(r"[A-Z][A-Za-z ,;:'()*\"-]+[.!?]")
 """No digits, code or tables."""
+
+_LEFT_OUT = {"__pycache__", "site-packages", "dist-packages"}
 
 
 def sentences(count: int) -> list[str]:
@@ -54,22 +57,21 @@ def installed_files(count: int, *, of_a_kind: int = 200) -> list[Path]:
     """
     `count` files of the Python installation, `of_a_kind` with one suffix before there are more.
 
-    From the standard library with its packages, and the headers; in the order of the digests of
-    their names. Without caches, links and files below 8 bytes, which magika does not look into.
-    Raises SpuError when there are not so many.
+    From the standard library and the headers, in the order of the digests of their names. Without
+    caches, links, what was installed later, and files below 8 bytes, which magika does not look
+    into. Raises SpuError when there are not so many.
     """
     roots = dict.fromkeys(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "include"))
     candidates = [
         (_digest(path.relative_to(root).as_posix()), path)
         for root in roots
-        for path in root.rglob("*")
-        if "__pycache__" not in path.parts and path.is_file() and not path.is_symlink()
+        for path in _below(root)
     ]
     kinds: Counter[str] = Counter()
     chosen: list[Path] = []
     common: list[Path] = []
     for _, path in sorted(candidates):
-        if path.stat().st_size < 8:
+        if path.is_symlink() or path.stat().st_size < 8:
             continue
         kinds[path.suffix] += 1
         (chosen if kinds[path.suffix] <= of_a_kind else common).append(path)
@@ -77,6 +79,12 @@ def installed_files(count: int, *, of_a_kind: int = 200) -> list[Path]:
     if len(chosen) == count:
         return chosen
     raise SpuError(f"the Python installation has {len(chosen)} such files, {count} are needed")
+
+
+def _below(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        yield from (Path(folder) / name for name in names)
 
 
 @dataclass(frozen=True)
