@@ -81,6 +81,16 @@ Indices and masks that follow from the extents alone cost nothing at run time: b
 that are sliced or gathered are slices of the table, comparisons that the bounds of the extents
 prove are left out, and a mask that differs along the keys only is one `[batch, 1, 1, seq]` tensor.
 For this the bounds must be right: a table of 512 positions needs `seq` bounded by 512.
+
+So are transformers' ResNet-50, which becomes 53 convolutions with normalisations, activations and
+residual sums inside and one transpose, of the image; and Conformers, the zoo's with
+`nn.MultiheadAttention` (batch or sequence first) and transformers' Wav2Vec2-Conformer. The packed
+projections of Q, K and V and the halves of gated linear units are products of their own, pointwise
+convolutions of a line are products, depthwise ones have an instruction; transposes between a layer
+and its residual cancel. Rotary positions are a few element-wise ops before `spu.attention`;
+relative ones a product whose scores are its mask. Not fused: `nn.MultiheadAttention` with
+`need_weights=True`, which computes on batch and heads as one axis. Not compiled: encoders that
+compute sines at run time, as transformers' Parakeet does for each sample of a batch.
 """
 
 
