@@ -169,6 +169,22 @@ def test_sizes_of_static_dims_are_constants() -> None:
     assert "tensor<?x24xf32>" in str(module)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_long_constants_are_gathered_element_by_element(axis: int) -> None:
+    """More than 32 along the axis, and fewer indices than that along the other."""
+    random = np.random.default_rng(0)
+    table = random.normal(size=(40, 50)).astype(np.float32)
+    index = random.integers(-40, 40, (7, 9))
+    model = text(
+        f"""g (float[7,9] x) => (float[7,9] y) {{
+            g = GatherElements <axis={axis}> (table, index) y = Add (g, x)
+        }}"""
+    )
+    weights = {"table": table, "index": index}
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items())
+    assert keeps(model, [FoldConstantsPass()]) == ["Add"]
+
+
 def test_a_taken_branch_is_inlined() -> None:
     model = text(
         """g (float[4] x) => (float[4] y) { c = Constant <value = bool {0}> () y = If (c) <

@@ -62,6 +62,8 @@ class OpEvaluator:
             return (constant_array(self.store, op.attributes["value"]),)
         if op.schema_name in COERCED and op.since_version < 13:
             return (self._run_coerced(op, operands),)
+        if op.schema_name == "GatherElements":
+            return (_gather_elements(op, operands),)
         return self._run(op, operands, captured or {})
 
     def _run_coerced(self, op: OnnxOp, operands: Sequence[RuntimeValue]) -> RuntimeValue:
@@ -139,6 +141,19 @@ class OpEvaluator:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset_of(ops))])
         return ReferenceEvaluator(model), tuple(index for index, _ in inputs.values())
+
+
+def _gather_elements(op: OnnxOp, operands: Sequence[RuntimeValue]) -> Array:
+    """Which the reference gets wrong for more than 32 elements along the axis."""
+    x, index = operands
+    assert isinstance(x, np.ndarray)
+    assert isinstance(index, np.ndarray)
+    axis = op.int_value("axis") % x.ndim
+    along = [slice(None) if k == axis else slice(size) for k, size in enumerate(index.shape)]
+    try:
+        return np.take_along_axis(x[tuple(along)], index, axis)
+    except IndexError as error:
+        raise SpuError(str(error), node=op.node_name, op=op.schema_name) from None
 
 
 def _key(op: OnnxOp) -> object:
