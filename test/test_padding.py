@@ -248,6 +248,28 @@ def test_queries_of_another_sequence_keep_their_rows() -> None:
     assert {row["padding"] for row in rows if row["op"] == "spu.matmul"} == {"compute"}
 
 
+def test_a_masked_convolution_sees_what_it_sees_when_padded() -> None:
+    """Zeroed before the convolution, padded rows need not be computed: they are unpacked as 0."""
+    g = Encoder("int64")
+    added = g.added()
+    value = g.layer(g.x, added)
+    real = g.op("Cast", g.op("Unsqueeze", g.mask, g.axes(-1)), to=TensorProto.FLOAT)
+    turned = g.op("Transpose", g.op("Mul", value, real), perm=[0, 2, 1])
+    mixed = g.op("Conv", turned, g.weight((64, 64, 5)), g.weight((64,)), pads=[2, 2])
+    value = g.norm(g.op("Add", value, g.op("Transpose", mixed, perm=[0, 2, 1])))
+    model = g.model(hidden=(g.layer(value, added), ["batch", "seq", 64]))
+    shapes = {"batch": (1, 4), "seq": 12}
+    jobs = [
+        api.lower(model, precision="fp32", padding=padding, shapes=shapes)
+        for padding in ("compute", "skip")
+    ]
+    products = [row for row in jobs[1][0].report if row["op"] in ("spu.matmul", "spu.attention")]
+    assert {str(row["padding"]) for row in products} == {"skip"}
+    feeds = padded_feeds("int64", kept := real_positions([12, 5, 0, 1], 12))
+    computed, got = (answer(job, "tensor", feeds) for _, job in jobs)
+    expect_equal(got, computed, kept, "convolution")
+
+
 @cache
 def small_conformer() -> tuple[Any, Any]:
     conformer = published("conformer")
