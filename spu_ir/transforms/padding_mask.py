@@ -127,16 +127,17 @@ class MaskInput:
 
     argument: BlockArgument
     ctx: Context
-    columns: dict[SSAValue, Columns | None] = field(
-        default_factory=dict[SSAValue, "Columns | None"]
+    columns: dict[SSAValue, Columns | Unproven | None] = field(
+        default_factory=dict[SSAValue, "Columns | Unproven | None"]
     )
+    """What `columns_of` gives or raises."""
     evaluated: dict[tuple[SSAValue, float], Array] = field(
         default_factory=dict[tuple[SSAValue, float], Array]
     )
 
     def __post_init__(self) -> None:
-        batch = shape_of(self.argument)[0]
-        self.columns[self.argument] = Columns(None if batch == 1 else 0, 1)
+        self.own = Columns(None if shape_of(self.argument)[0] == 1 else 0, 1)
+        self.columns[self.argument] = self.own
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -149,25 +150,43 @@ class MaskInput:
 
         Raises Unproven for any other value.
         """
-        if value not in self.columns:
-            self.columns[value] = self._columns_of(value)
-        return self.columns[value]
+        # Not by recursion, which would overflow in deep models.
+        waiting = [value]
+        while waiting:
+            owner = waiting[-1].owner
+            inputs = owner.inputs if isinstance(owner, DestinationOp) else ()
+            missing = [operand for operand in inputs if operand not in self.columns]
+            waiting += missing
+            if not missing:
+                current = waiting.pop()
+                if current not in self.columns:
+                    try:
+                        self.columns[current] = self._columns_of(current)
+                    except Unproven as reason:
+                        self.columns[current] = reason
+        found = self.columns[value]
+        if isinstance(found, Unproven):
+            raise Unproven(str(found))
+        return found
 
     def _columns_of(self, value: SSAValue) -> Columns | None:
+        """As `columns_of`, which has seen the operands of the op that makes `value`."""
         op = value.owner
         if isinstance(op, Block):
             assert isinstance(value, BlockArgument)
             raise Unproven(f"it also depends on the input {name_of(value)}")
         if not isinstance(op, DestinationOp):
             return None
-        found = [(operand, self.columns_of(operand)) for operand in op.inputs]
-        known = [(operand, columns) for operand, columns in found if columns is not None]
-        if not known:
-            return None
-        moved = {columns.moved(axes_through(op, operand)) for operand, columns in known}
-        if len(moved) != 1:
+        moved: set[Columns] = set()
+        for operand in op.inputs:
+            columns = self.columns[operand]
+            if isinstance(columns, Unproven):
+                raise columns
+            if columns is not None:
+                moved.add(columns.moved(axes_through(op, operand)))
+        if len(moved) > 1:
             raise Unproven("an op mixes positions or samples")
-        return moved.pop()
+        return moved.pop() if moved else None
 
     def values(self, value: SSAValue, element: float) -> Array:
         """A column value's elements for a small batch of which every element is `element`."""
@@ -355,9 +374,7 @@ def _proved(
         raise Unproven(
             f"its mask is not known to depend on one position of {name_of(argument)}: {reason}"
         ) from reason
-    first = source.columns[argument]
-    batch = None if first is None or first.batch is None else 0
-    if columns != Columns(batch, 3):
+    if columns != Columns(source.own.batch, 3):
         raise Unproven(f"its mask does not give every key the value that {name_of(argument)} has")
     if numpy_dtype(element_of(argument)).kind not in "biuf":
         raise Unproven(f"the input {name_of(argument)} is {element_of(argument)}")
