@@ -376,3 +376,33 @@ def test_fixed_extents() -> None:
     ]
     computed, got = (answer(job, "tiled", padded_feeds("int64", real[:1])) for job in jobs)
     expect_equal(got, computed, real[:1], "fixed")
+
+
+def test_deep_models() -> None:
+    """What a mask depends on is found without recursion."""
+    wide, scores = "tensor<2x4x8xf32>", "tensor<2x1x1x4xf32>"
+    lines = [f"%v0 = vpu.unary tanh %x into %e : {wide}, {wide} -> {wide}"]
+    for number in range(1500):
+        lines.append(
+            f"%v{number + 1} = vpu.unary tanh %v{number} into %e : {wide}, {wide} -> {wide}"
+        )
+    body = "\n".join(lines)
+    text = f"""
+    func.func @main(%x: {wide} {{onnx.name = "x"}}, %m: tensor<2x4xf32> {{onnx.name = "m"}})
+        -> {wide} {{
+      %e = tensor.empty() : {wide}
+      %es = tensor.empty() : {scores}
+      %s = vpu.reshape %m into %es : tensor<2x4xf32>, {scores} -> {scores}
+      {body}
+      %y = spu.attention %v1500, %v1500, %v1500 mask(%s : {scores}) into %e
+          {{heads = 2 : i64, kv_heads = 2 : i64, scale = 0.5 : f32}}
+          : {wide}, {wide}, {wide}, {wide} -> {wide}
+      %z = vpu.binary mul %y, %x into %e : {wide}, {wide}, {wide} -> {wide}
+      func.return %z : {wide}
+    }}"""
+    ctx = api.new_context()
+    module = Parser(ctx, text).parse_module()
+    SkipPaddingPass().apply(ctx, module)
+    module.verify()
+    # x, and nothing else, is packed.
+    assert str(module).count("vpu.pack_rows") == 1
