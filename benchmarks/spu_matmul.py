@@ -162,13 +162,17 @@ class Bench:
         self._time = self._library.time_product
         self._time.restype = ctypes.c_double
 
-    def peak(self, name: str) -> float | None:
-        """The best of a few runs of a register loop in MAC/s; None where the ISA has none."""
+    def peak(self, name: str, loops: int = 1_000_000, tries: int = 5) -> float | None:
+        """
+        The best of `tries` runs of a register loop in MAC/s; None where the ISA has none.
+
+        On a busy machine many short runs find the peak sooner than a few long ones.
+        """
         loop = getattr(self._library, name, None)
         if loop is None:
             return None
         loop.restype = ctypes.c_double
-        return max(float(loop(ctypes.c_int64(1_000_000))) for _ in range(5))
+        return max(float(loop(ctypes.c_int64(loops))) for _ in range(tries))
 
     def seconds(self, layer: Layer, packed: PackedWeight, repeats: int) -> float:
         """The fastest of `repeats` runs of `layer`."""
