@@ -77,6 +77,7 @@ def measure(
     report: Report = {
         "model": case.name,
         "ratio": ratio,
+        "size": case.size,
         "batch": case.batch,
         "seq": case.seq if case.model.seq else None,
         "ours": ours,
@@ -126,6 +127,15 @@ def verdicts(ours: dict[str, float], ort: float) -> dict[str, str]:
     }
 
 
+def command_of(arguments: Sequence[str]) -> str:
+    """The command line that measured something: what was taken from files, it did not."""
+    kept: list[str] = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if "--from" not in (before, word):
+            kept.append(word)
+    return " ".join(["python -m benchmarks.fidelity", *kept])
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -151,8 +161,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser().parse_args(given)
     results: list[Report] = []
+    commands: list[str] = []
     for path in options.earlier:
-        results += json.loads(path.read_text())["results"]
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        results += earlier["results"]
+        commands.append(earlier["command"])
+    taken = len(results)
     try:
         cases = [case(name, quick=options.quick) for name in options.models]
         ratios = [int(ratio) for ratio in options.ratios]
@@ -175,7 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     results.sort(key=lambda row: (NAMES.index(row["model"]), row["ratio"]))
-    report: Report = {**header(given, quick=options.quick), "lines": LINES, "results": results}
+    if len(results) > taken:
+        commands.append(command_of(given))
+    report: Report = {**header(commands), "lines": LINES, "results": results}
     if options.json:
         print(json.dumps(report, indent=1))
     else:

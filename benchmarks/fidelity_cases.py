@@ -33,6 +33,8 @@ class Case:
     model: Published
     batch: int = 2
     seq: int = 128
+    size: str = "full"
+    """`full`, or what was left of the network."""
 
     @property
     def name(self) -> str:
@@ -124,7 +126,8 @@ def case(name: str, *, quick: bool = False) -> Case:
         config = replace(config, layers=2)
     else:
         config = replace(config, blocks=(1, 1, 1, 1), image=64)
-    return Case(replace(model, config=config), seq=64)
+    size = "4 blocks" if isinstance(config, ResNetConfig) else "2 layers"
+    return Case(replace(model, config=config), seq=64, size=size)
 
 
 assert set(NAMES) == set(MODELS)
