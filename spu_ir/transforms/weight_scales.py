@@ -39,12 +39,15 @@ def row_scales(rows: Array) -> NDArray[np.float32]:
     # A row of denormals could have a scale of zero.
     scale = np.where(scale > 0, scale, np.float32(1))
     regular = peak > np.float32(1e-30)
-    most = int(np.count_nonzero(magnitude, axis=1).max(initial=0))
+    counts = np.count_nonzero(magnitude, axis=1)
+    most = int(counts.max(initial=0))
     if not 0 < most <= SEARCHED:
         return scale
     if most < rows.shape[1]:
-        first = rows.shape[1] - most
-        magnitude = np.partition(magnitude, first, axis=1)[:, first:]
+        # Zeros have no error: only what is left of sparse rows, flush left.
+        left = np.zeros((len(rows), most), magnitude.dtype)
+        left[np.arange(most) < counts[:, None]] = magnitude[magnitude != 0]
+        magnitude = left
     best, least = scale, np.full(len(rows), np.inf)
     for count in _CANDIDATES:
         step = np.where(regular, peak / np.float32(count), scale)
