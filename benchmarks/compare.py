@@ -1,0 +1,226 @@
+"""
+spu-ir beside other engines: latency, throughput, load time, memory, and how near the roofline.
+
+    python -m benchmarks.compare [--models resnet50,bert,...] [--ratios 1,16] [--threads 1,2]
+        [--engines spu,openvino,onnxruntime,deepsparse] [--batch 1,8] [--rounds 5] [--quick]
+        [--json] [--write docs/performance.md] [--from EARLIER.json] [--python ENGINE=PATH]
+
+Every engine gets the same pruned FP32 model, quantised in the way that its makers advise, and runs
+in a process of its own, pinned to as many processors as it may use threads. All take turns, in
+rounds. The first batch and number of threads is measured in all forms that an engine reads; the
+fastest INT8 form with right answers stands for it from then on. docs/performance.md explains more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from spu_ir import __version__
+from spu_ir.errors import SpuError
+from spu_ir.runtime.cpu import select_level
+
+from .compare_cases import LINES, MODELS, subject
+from .compare_engines import REMEDIES, Maker, missing, python_of, variants
+from .compare_measure import (
+    Group,
+    Plan,
+    Progress,
+    Row,
+    accepted,
+    best_variants,
+    reference,
+    roofline,
+)
+from .compare_page import show, write_page
+from .compare_roofline import Ceilings
+from .fidelity_page import processor
+
+Report = dict[str, Any]
+FIDELITY = Path(__file__).parent.parent / "docs" / "fidelity.json"
+
+
+def measure(
+    maker: Maker,
+    engines: Sequence[str],
+    threads: Sequence[int],
+    plan: Plan,
+    ceilings: Ceilings,
+    progress: Progress,
+    *,
+    references: bool,
+) -> list[Row]:
+    """All rows of one model at one ratio. `references`: also in FP32, for the first group."""
+    subject = maker.subject
+    chosen = [variant for engine in engines for variant in variants(engine, subject)]
+    if not references:
+        chosen = [variant for variant in chosen if variant.format == "int8"]
+    rows: list[Row] = []
+    for batch in maker.batches:
+        progress(f"{subject.name} {maker.ratio}x: FP32 answers for batch {batch}")
+        want = reference(maker, batch)
+        for count in threads:
+            title = f"{subject.name} {maker.ratio}x batch {batch} threads {count}"
+            group = Group(
+                maker, batch, count, plan, lambda step, title=title: progress(f"{title}: {step}")
+            )
+            found = group.measure(chosen, want)
+            for row in found:
+                if row["engine"] == "spu" and "seconds" in row:
+                    _complete(row, maker, batch, ceilings, plan)
+            if not rows:
+                chosen = best_variants(found, chosen)
+            rows += found
+    return rows
+
+
+def _complete(row: Row, maker: Maker, batch: int, ceilings: Ceilings, plan: Plan) -> None:
+    """What only our own engine can tell."""
+    package = maker.package
+    digest = str(package["digest"])
+    row["package"] = digest
+    row["padding"] = package["padding"]
+    row["accepted"] = accepted(digest, maker.subject.name, maker.ratio, FIDELITY)
+    row["roofline"] = roofline(maker, batch, row, ceilings, plan.processors[0])
+
+
+def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: bool) -> Report:
+    """Machine, date and command of a measurement, and the ceilings."""
+    return {
+        "machine": processor(),
+        "processors": len(plan.processors),
+        "level": ceilings.level,
+        "date": date.today().isoformat(),
+        "command": " ".join(["python -m benchmarks.compare", *arguments]),
+        "version": __version__,
+        "quick": quick,
+        "rounds": plan.rounds,
+        "round_seconds": plan.seconds,
+        "padding": "inputs without padding",
+        "lines": LINES,
+        "ceilings": {"dot": ceilings.dot, "pair": ceilings.pair},
+        "loadavg": os.getloadavg()[0],
+    }
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(name) for name in _names(text)]
+
+
+def _python(text: str) -> tuple[str, Path]:
+    engine, equals, path = text.partition("=")
+    if engine not in REMEDIES or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=PATH")
+    return engine, Path(path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    found.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = found.add_argument
+    add("--models", type=_names, default=list(MODELS), metavar="A,B")
+    add("--engines", type=_names, default=list(REMEDIES), metavar="A,B")
+    add("--threads", type=_numbers, default=[1], metavar="1,2")
+    add("--ratios", type=_numbers, default=[1, 16], metavar="1,16")
+    add("--batch", type=_numbers, default=[1, 8], metavar="1,8")
+    add("--rounds", type=int, default=5, help="turns of every engine (default 5)")
+    add("--seconds", type=float, default=0.5, help="of one turn (default 0.5)")
+    add("--quick", action="store_true", help="two layers of every model, short inputs")
+    add("--json", action="store_true", help="print JSON for machines")
+    add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its picture")
+    add("--from", dest="earlier", type=Path, action="append", default=[], metavar="FILE")
+    add("--python", type=_python, action="append", default=[], metavar="ENGINE=PATH")
+    add("--cache", type=Path, metavar="DIR", help="keep what quantisers made, to use it again")
+    return found
+
+
+def available(engines: Sequence[str], pythons: Mapping[str, Path]) -> dict[str, str | None]:
+    """Every engine that was asked for, and why it cannot be measured, if so."""
+    return {engine: missing(engine, pythons[engine]) for engine in engines}
+
+
+def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
+    """Rows by model, ratio, batch and threads; an earlier one only where there is no newer."""
+
+    def key(row: Row) -> tuple[int, int, int, int]:
+        return MODELS.index(row["model"]), row["ratio"], row["batch"], row["threads"]
+
+    newer = {key(row) for row in rows}
+    return sorted([*rows, *(row for row in earlier if key(row) not in newer)], key=key)
+
+
+def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Report:
+    plan = Plan(options.rounds, options.seconds)
+    for count in options.threads:
+        plan.affinity(count)
+    subjects = [subject(name, quick=options.quick) for name in options.models]
+    given_pythons: dict[str, Path] = dict(options.python)
+    pythons = {engine: python_of(engine, given_pythons) for engine in options.engines}
+    for engine in options.engines:
+        variants(engine, subjects[0])
+    reasons = available(options.engines, pythons)
+    engines = [engine for engine, reason in reasons.items() if reason is None]
+    earlier = [json.loads(path.read_text(encoding="utf-8")) for path in options.earlier]
+    old: list[Row] = [row for report in earlier for row in report["results"]]
+    level = select_level()
+    ceilings = Ceilings(level, folder)
+    rows: list[Row] = []
+    report: Report = {}
+    for each in subjects:
+        for ratio in options.ratios:
+            maker = Maker(each, ratio, options.cache or folder, options.batch, pythons)
+            rows += measure(
+                maker,
+                engines,
+                options.threads,
+                plan,
+                ceilings,
+                lambda step: print(step, file=sys.stderr, flush=True),
+                references=ratio == options.ratios[0],
+            )
+            report = {
+                **header(given, plan, ceilings, quick=options.quick),
+                "engines": {
+                    engine: {"available": reason is None, "reason": reason}
+                    for engine, reason in reasons.items()
+                },
+                "earlier": [report["command"] for report in earlier],
+                "results": merged(rows, old),
+            }
+            if options.write is not None:
+                # After every model: what has been measured is not lost when a later one fails.
+                write_page(options.write, report)
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 1 after an error, 2 when an engine's answers are wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
+    try:
+        with tempfile.TemporaryDirectory(prefix="spu-ir-compare-") as folder:
+            report = _run(options, given, Path(folder))
+    except SpuError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(report, indent=1))
+    else:
+        show(report)
+    return 2 if any(row.get("wrong") for row in report["results"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
