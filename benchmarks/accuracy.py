@@ -1,7 +1,7 @@
 """
 What INT8 does to answers: two networks with their real weights, on real data.
 
-    python -m benchmarks.accuracy [--json] [--sentences 500] [--files 600]
+    python -m benchmarks.accuracy [--json] [--sentences 500] [--files 500]
 
 all-MiniLM-L6-v2 embeds sentences of Python's documentation: INT8's embeddings against FP32's, and
 whether a sentence keeps its nearest neighbour among the others. magika names the content type of
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("--sentences", type=int, default=500)
-    parser.add_argument("--files", type=int, default=600)
+    parser.add_argument("--files", type=int, default=500)
     options = parser.parse_args(arguments)
     try:
         report: Report = {

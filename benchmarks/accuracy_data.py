@@ -25,7 +25,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _PROSE = re.compile(r"[A-Z][A-Za-z ,;:'()*\"-]+[.!?]")
 """No digits, code or tables."""
 
-_LEFT_OUT = {"__pycache__", "site-packages", "dist-packages"}
+_LEFT_OUT = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test"}
 
 
 def sentences(count: int) -> list[str]:
@@ -58,8 +58,9 @@ def installed_files(count: int, *, of_a_kind: int = 200) -> list[Path]:
     `count` files of the Python installation, `of_a_kind` with one suffix before there are more.
 
     From the standard library and the headers, in the order of the digests of their names. Without
-    caches, links, what was installed later, and files below 8 bytes, which magika does not look
-    into. Raises SpuError when there are not so many.
+    caches, links, what was installed later, tests (not every installation has them, and their
+    data is broken on purpose), and files below 8 bytes, which magika does not look into.
+    Raises SpuError when there are not so many.
     """
     roots = dict.fromkeys(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "include"))
     candidates = [
