@@ -115,7 +115,7 @@ class TilePass(ModulePass):
         steps: dict[int, int] = {}
         for axis in rule.axes:
             inner = prod(u for a, u in enumerate(upper) if a > axis or a not in rule.axes)
-            steps[axis] = max(1, self.elements // max(inner, 1))
+            steps[axis] = max(rule.grain.get(axis, 1), self.elements // max(inner, 1))
             if steps[axis] > 1:
                 break
         steps = {axis: step for axis, step in steps.items() if upper[axis] > 1}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import singledispatch
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from xdsl.ir import Operation, SSAValue
 
 from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.spu import BatchMatmulOp, integers
-from spu_ir.dialects.types import shape_of
+from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import (
     BinaryOp,
     CastOp,
@@ -45,6 +45,8 @@ class Rule:
     """The output's axes that may be cut, outermost first."""
     maps: Sequence[Map]
     """One for each operand, in order."""
+    grain: Mapping[int, int] = field(default_factory=dict[int, int])
+    """The least step along an axis, 1 where it is not given."""
 
 
 def broadcast(value: SSAValue, output: SSAValue) -> Map:
@@ -156,9 +158,11 @@ def _reduce(op: ReduceOp) -> Rule:
 
 @rule_of.register
 def _pool(op: PoolOp) -> Rule:
-    # A window's clipping depends on its place, so height and width stay whole.
+    # A window's clipping depends on its place, so height and width stay whole. Channels are cut
+    # into cache lines: narrower tiles would read every line again.
     same: Map = [0, None, None, 3]
-    return Rule(op.init, [0, 3], [same, same])
+    line = 64 // numpy_dtype(element_of(op.x)).itemsize
+    return Rule(op.init, [0, 3], [same, same], {3: line})
 
 
 @rule_of.register

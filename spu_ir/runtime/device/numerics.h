@@ -208,11 +208,38 @@ SPU_INLINE void spu_store_bytes(void *p, u8x16 v, int64_t count) {
   for (int64_t i = 0; i < count; i++) ((uint8_t *)p)[i] = v[i];
 #endif
 }
+/* GCC makes these conversions element by element when they are written as such */
+SPU_INLINE i32x16 spu_widen_u8(u8x16 v) {
+#if defined(SPU_AVX512)
+  return (i32x16)_mm512_cvtepu8_epi32((__m128i)v);
+#elif defined(__AVX2__)
+  const __m256i half[2] = {_mm256_cvtepu8_epi32((__m128i)v),
+                           _mm256_cvtepu8_epi32(_mm_unpackhi_epi64((__m128i)v, (__m128i)v))};
+  i32x16 y;
+  memcpy(&y, half, 64);
+  return y;
+#else
+  return __builtin_convertvector(v, i32x16);
+#endif
+}
+SPU_INLINE i32x16 spu_widen_i8(u8x16 v) {
+#if defined(SPU_AVX512)
+  return (i32x16)_mm512_cvtepi8_epi32((__m128i)v);
+#elif defined(__AVX2__)
+  const __m256i half[2] = {_mm256_cvtepi8_epi32((__m128i)v),
+                           _mm256_cvtepi8_epi32(_mm_unpackhi_epi64((__m128i)v, (__m128i)v))};
+  i32x16 y;
+  memcpy(&y, half, 64);
+  return y;
+#else
+  return __builtin_convertvector((i8x16)v, i32x16);
+#endif
+}
 SPU_INLINE i32x16 spu_load_u8(const uint8_t *p, int64_t count) {
-  return __builtin_convertvector(spu_load_bytes(p, count), i32x16);
+  return spu_widen_u8(spu_load_bytes(p, count));
 }
 SPU_INLINE i32x16 spu_load_i8(const int8_t *p, int64_t count) {
-  return __builtin_convertvector((i8x16)spu_load_bytes(p, count), i32x16);
+  return spu_widen_i8(spu_load_bytes(p, count));
 }
 /* the low byte of every lane: u8 and i8 alike */
 SPU_INLINE void spu_store_u8(uint8_t *p, i32x16 v, int64_t count) {

@@ -57,7 +57,7 @@ SPU_INLINE void spu_tile_run(const spu_tile *tile, int type, int format, int sha
   int32_t done = 0;
 #if defined(SPU_AVX512)
   if (type == SPU_I8 && spu_i8_fusible(epilogue, residual, activation, out))
-    done = spu_i8_fused(tile, format, share, epilogue, activation, out);
+    done = spu_i8_fused(tile, format, share, epilogue, residual, activation, out);
 #endif
   for (; done < tile->lanes; done += 16 * share) {
     _Alignas(64) int32_t acc[SPU_MAX_ROWS * SPU_MAX_SHARE * 16];

@@ -91,20 +91,27 @@ SPU_INLINE void spu_i8_walk(const spu_walk *k, const int format, const int share
   }
 }
 
-/* what spu_i8_fused can do, of literals */
+/*
+ * What spu_i8_fused can do, of literals. For bytes, what is clamped must be bounded: see
+ * spu_i8_bounded.
+ */
 SPU_INLINE int spu_i8_fusible(int epilogue, int residual, int activation, int out) {
   const int bytes = out == SPU_OUT_U8 || out == SPU_OUT_I8;
-  return residual == SPU_RES_NONE && (activation == SPU_ACT_NONE || activation == SPU_ACT_RELU) &&
-         (bytes ? !(epilogue & SPU_ROW_SCALE) : out == SPU_OUT_F32);
+  const int byte_residual =
+      residual == SPU_RES_NONE || residual == SPU_RES_U8 || residual == SPU_RES_I8;
+  return (activation == SPU_ACT_NONE || activation == SPU_ACT_RELU) &&
+         (bytes ? byte_residual && !(epilogue & SPU_ROW_SCALE) : out == SPU_OUT_F32);
 }
 
 /*
- * Whether no int32 can become NaN or reach 2^30 with the scales and biases of `lanes` lanes
- * (rounding is monotonous): then an integer saturation equals the clamp in float, and the ReLU
- * is a maximum of bytes.
+ * Whether no int32 can become NaN or reach 2^30 with the scales and biases of `lanes` lanes and
+ * the residual (rounding is monotonous): then an integer saturation equals the clamp in float,
+ * and the ReLU is a maximum of bytes.
  */
-SPU_INLINE int spu_i8_bounded(const spu_tile *t, const int32_t lanes, const int epilogue) {
+SPU_INLINE int spu_i8_bounded(const spu_tile *t, const int32_t lanes, const int epilogue,
+                              const int residual) {
   const __m512 inv_scale = _mm512_set1_ps(t->out_inv_scale);
+  const __m512 residual_scale = _mm512_abs_ps(_mm512_set1_ps(t->residual_scale));
   /* as unsigned integers, negative numbers and NaN are above all others */
   const __m512i limit = _mm512_castps_si512(_mm512_set1_ps(1073741824.0f));
   __mmask16 above = 0;
@@ -114,10 +121,37 @@ SPU_INLINE int spu_i8_bounded(const spu_tile *t, const int32_t lanes, const int 
       most = _mm512_mul_ps(most, _mm512_abs_ps(_mm512_loadu_ps(t->scale + lane)));
     if (epilogue & SPU_BIAS)
       most = _mm512_add_ps(most, _mm512_abs_ps(_mm512_loadu_ps(t->bias + lane)));
+    if (residual != SPU_RES_NONE) /* bytes, less a zero point of their own type */
+      most = _mm512_add_ps(most, _mm512_mul_ps(_mm512_set1_ps(255.0f), residual_scale));
     const __m512i bits = _mm512_castps_si512(_mm512_mul_ps(most, inv_scale));
     above |= _mm512_cmpge_epu32_mask(bits, limit);
   }
   return above == 0;
+}
+
+/*
+ * 16 integers of each of `rows` <= 4 rows as bytes: 16 bytes a row in the result. Saturated words
+ * to which the zero point is added saturate to the bytes that the sums would.
+ */
+SPU_INLINE __m512i spu_i8_pack(const __m512i *v, const int rows, const __m512i zero,
+                               const int out) {
+  const __m512i a = v[0], b = v[rows > 1 ? 1 : 0], c = v[rows > 2 ? 2 : 0], d = v[rows - 1];
+  const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
+  const __m512i second = rows > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero) : first;
+  const __m512i bytes = out == SPU_OUT_U8 ? _mm512_packus_epi16(first, second)
+                                          : _mm512_packs_epi16(first, second);
+  const __m512i order =
+      _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, bytes);
+}
+
+SPU_INLINE void spu_i8_store_row(uint8_t *to, __m512i bytes, const int row) {
+  switch (row) {
+    case 0: _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(bytes)); break;
+    case 1: _mm_storeu_si128((__m128i *)(void *)to, _mm512_extracti32x4_epi32(bytes, 1)); break;
+    case 2: _mm_storeu_si128((__m128i *)(void *)to, _mm512_extracti32x4_epi32(bytes, 2)); break;
+    default: _mm_storeu_si128((__m128i *)(void *)to, _mm512_extracti32x4_epi32(bytes, 3));
+  }
 }
 
 /* the operands of the first quad of a block; without one, those that add nothing */
@@ -142,9 +176,11 @@ SPU_INLINE spu_i8_quad spu_i8_quad_of(const spu_walk *k, const int format) {
  */
 SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, const int32_t blocks,
                                   const int format, const int share, const int epilogue,
-                                  const int activation, const int out, const int rows) {
+                                  const int residual, const int activation, const int out,
+                                  const int rows) {
   const int banked = format != SPU_DENSE, two = format == SPU_BANKED2;
   const int ahead = banked && share == 1; /* wider tiles have no registers for it */
+  const int bytes = out != SPU_OUT_F32;
   const int n = rows * share, stages = 6;
   spu_tile t = *tile;
   spu_walk k = spu_walk_of(&t, NULL, first, banked, share);
@@ -153,7 +189,7 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
   for (int32_t block = 0; block < blocks; block++) {
     spu_i8_add(&k, acc, format, share, rows);
     const spu_tile next = block + 1 < blocks
-                              ? spu_tile_after(&t, 16 * share, epilogue, SPU_RES_NONE, out)
+                              ? spu_tile_after(&t, 16 * share, epilogue, residual, out)
                               : t;
     k = spu_walk_of(&next, NULL, first, banked, share);
     spu_i8_quad quad = {0};
@@ -166,16 +202,15 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       route = spu_route_of(quad.index, two);
       k.begin++;
     }
-    /* u8 is saturated as i8, 128 lower */
-    const int32_t low = out == SPU_OUT_U8 ? 128 : 0;
     const spu_tile *late = tile; /* what follows is loaded again, not kept through the sums */
     __asm__ volatile("" : "+r"(late));
     const __m512 inv_scale = _mm512_set1_ps(late->out_inv_scale);
-    const __m512i zero = _mm512_set1_epi32(late->out_zero - low);
-    const __m128i least = _mm_set1_epi8((char)(late->out_zero - low));
+    const __m512i zero = _mm512_set1_epi16((int16_t)late->out_zero);
+    const __m512i least = _mm512_set1_epi8((char)late->out_zero);
     __m512 v[SPU_MAX_ROWS * 2] = {0}, scale = _mm512_setzero_ps(), bias = scale;
+    f32x16 other[SPU_MAX_ROWS * 2] = {0};
     __m512i whole[SPU_MAX_ROWS * 2] = {0};
-    __m128i bytes[SPU_MAX_ROWS * 2] = {0};
+    const uint8_t *from = NULL;
     uint8_t *to = NULL;
     SPU_UNROLL
     for (int step = 0; step < n + stages; step++) {
@@ -190,6 +225,16 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
         if ((epilogue & SPU_SCALE) && i % rows == 0) scale = _mm512_loadu_ps(t.scale + 16 * j);
         if (epilogue & SPU_SCALE) v[i] = _mm512_mul_ps(v[i], scale);
         SPU_STEP(v[i]);
+        if (residual != SPU_RES_NONE) {
+          if (i % rows == 0)
+            from = (const uint8_t *)t.residual + first * t.residual_stride +
+                   16 * j * spu_residual_bytes(residual);
+          else
+            from += t.residual_stride;
+          __asm__("" : "+r"(from));
+          other[i] = spu_residual(late, from, 0, 16, residual);
+          SPU_STEP(other[i]);
+        }
       }
       i = step - 2;
       if (i >= 0 && i < n) {
@@ -210,33 +255,40 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
         SPU_STEP(acc[m][j]);
       }
       i = step - 3;
-      if (out != SPU_OUT_F32 && i >= 0 && i < n) {
-        v[i] = _mm512_mul_ps(v[i], inv_scale);
+      if (i >= 0 && i < n) {
+        if (residual != SPU_RES_NONE) v[i] = (__m512)((f32x16)v[i] + other[i]);
         SPU_STEP(v[i]);
       }
       i = step - 4;
-      if (out != SPU_OUT_F32 && i >= 0 && i < n) {
+      if (bytes && i >= 0 && i < n) {
+        v[i] = _mm512_mul_ps(v[i], inv_scale);
+        SPU_STEP(v[i]);
+      }
+      i = step - 5;
+      if (bytes && i >= 0 && i < n) {
         whole[i] = _mm512_cvtps_epi32(v[i]);
         SPU_STEP(whole[i]);
       }
-      i = step - 5;
-      if (out != SPU_OUT_F32 && i >= 0 && i < n) {
-        bytes[i] = _mm512_cvtsepi32_epi8(_mm512_add_epi32(whole[i], zero));
-        SPU_STEP(bytes[i]);
-      }
       i = step - 6;
       if (i >= 0 && i < n) {
-        if (i % rows == 0)
-          to = (uint8_t *)t.out + first * t.out_stride + 16 * (i / rows) * spu_out_bytes(out);
-        else
-          to += t.out_stride;
+        const int j = i / rows, m = i % rows, last = m % 4 == 3 || m == rows - 1;
+        if (m == 0)
+          to = (uint8_t *)t.out + first * t.out_stride + 16 * j * spu_out_bytes(out);
         __asm__("" : "+r"(to));
-        if (out == SPU_OUT_F32) {
+        if (!bytes) {
           _mm512_storeu_ps(to, (__m512)spu_activate((f32x16)v[i], activation));
-        } else {
-          if (activation == SPU_ACT_RELU) bytes[i] = _mm_max_epi8(bytes[i], least);
-          if (low) bytes[i] = _mm_xor_si128(bytes[i], _mm_set1_epi8((char)low));
-          _mm_storeu_si128((__m128i *)(void *)to, bytes[i]);
+          to += t.out_stride;
+        } else if (last) {
+          const int count = m % 4 + 1;
+          __m512i packed = spu_i8_pack(whole + i + 1 - count, count, zero, out);
+          if (activation == SPU_ACT_RELU)
+            packed = out == SPU_OUT_U8 ? _mm512_max_epu8(packed, least)
+                                       : _mm512_max_epi8(packed, least);
+          SPU_UNROLL
+          for (int row = 0; row < count; row++) {
+            spu_i8_store_row(to, packed, row);
+            to += t.out_stride;
+          }
         }
       }
     }
@@ -246,18 +298,19 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
 
 /* The tile's whole blocks, with the epilogue; returns how many lanes that were. */
 SPU_INLINE int32_t spu_i8_fused(const spu_tile *t, const int format, const int share,
-                                const int epilogue, const int activation, const int out) {
+                                const int epilogue, const int residual, const int activation,
+                                const int out) {
   const int32_t blocks = t->lanes / (16 * share);
   const int32_t lanes = 16 * share * blocks;
   const int limit = share == 1   ? SPU_I8_ROWS_1
                     : share == 2 ? SPU_I8_ROWS_2
                                  : SPU_I8_ROWS_4;
-  if (out != SPU_OUT_F32 && !spu_i8_bounded(t, lanes, epilogue)) return 0;
+  if (out != SPU_OUT_F32 && !spu_i8_bounded(t, lanes, epilogue, residual)) return 0;
   for (int32_t first = 0; first < t->rows;) {
     const int32_t rows = spu_walk_rows(t->rows - first, limit);
     switch (rows) {
-      SPU_CASES(limit, spu_i8_fused_rows, t, first, blocks, format, share, epilogue, activation,
-                out)
+      SPU_CASES(limit, spu_i8_fused_rows, t, first, blocks, format, share, epilogue, residual,
+                activation, out)
     }
     first += rows;
   }
