@@ -50,7 +50,7 @@ from xdsl.irdl import (
 from xdsl.utils.str_enum import StrEnum
 
 from .destination import DestinationEffects, DestinationOp, result_type
-from .spu_attention import PackedAttentionOp, PackKeysOp, PackValuesOp
+from .spu_attention import AttentionOp, PackedAttentionOp, PackKeysOp, PackValuesOp
 from .types import DYNAMIC, element_of, same_extent, shape_of, shaped, show_shape, ui8
 from .weights import BankedAttr, WeightsAttr
 
@@ -389,132 +389,6 @@ class BatchMatmulOp(DestinationOp):
         self.require_shape("the last axes of the init", self.init, [*init[:-2], a[-2], columns])
         for value in (self.a, self.b, self.init):
             self.require_element("a, b and init", value, f32)
-
-
-@irdl_op_definition
-class AttentionOp(DestinationOp):
-    """
-    Fused scaled dot-product attention; no matrix of size S x T is ever in memory.
-
-    q `[B, S, heads * D]`, k `[B, T, kv_heads * D]`, v `[B, T, kv_heads * DV]`, mask (added to the
-    scores) f32 of four axes broadcastable to `[B, heads, S, T]`, init `[B, S, heads * DV]`; all
-    f32. `heads` is a multiple of `kv_heads`; D and DV at most 256. The softmax runs over blocks
-    of 64 keys (docs/numerics.md). `causal` masks keys after the query's own position.
-
-    With `offsets`, i64 `[B + 1]`, sample b sees only its first `offsets[b + 1] - offsets[b]` keys.
-    Then q, k, v and init may also be packed rows (`vpu.pack_rows`), `[rows, heads * D]` and so on;
-    the mask stays as it is.
-    """
-
-    name = "spu.attention"
-
-    q = operand_def(TensorType | MemRefType)
-    k = operand_def(TensorType | MemRefType)
-    v = operand_def(TensorType | MemRefType)
-    mask = opt_operand_def(TensorType | MemRefType)
-    offsets = opt_operand_def(TensorType | MemRefType)
-    init = operand_def(TensorType | MemRefType)
-    result = opt_result_def(TensorType)
-    heads = prop_def(IntegerAttr)
-    kv_heads = prop_def(IntegerAttr)
-    scale = prop_def(FloatAttr)
-    causal = prop_def(BoolAttr, default_value=IntegerAttr.from_bool(False))
-
-    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
-    traits = traits_def(DestinationEffects())
-    assembly_format = (
-        "$q `,` $k `,` $v (`mask` `(` $mask^ `:` type($mask) `)`)? "
-        "(`offsets` `(` $offsets^ `:` type($offsets) `)`)? `into` $init attr-dict "
-        "`:` type($q) `,` type($k) `,` type($v) `,` type($init) (`->` type($result)^)?"
-    )
-
-    def __init__(
-        self,
-        q: SSAValue,
-        k: SSAValue,
-        v: SSAValue,
-        mask: SSAValue | None,
-        init: SSAValue,
-        *,
-        heads: int,
-        kv_heads: int,
-        scale: float,
-        causal: bool = False,
-        offsets: SSAValue | None = None,
-        attributes: dict[str, Attribute] | None = None,
-    ):
-        super().__init__(
-            operands=[q, k, v, mask, offsets, init],
-            result_types=[result_type(init)],
-            properties={
-                "heads": IntegerAttr(heads, i64),
-                "kv_heads": IntegerAttr(kv_heads, i64),
-                "scale": FloatAttr(scale, f32),
-                "causal": IntegerAttr.from_bool(causal),
-            },
-            attributes=dict(attributes or {}),
-        )
-
-    @property
-    def inits(self) -> Sequence[SSAValue]:
-        return (self.init,)
-
-    @property
-    def packed(self) -> bool:
-        """Whether q, k, v and the init are packed rows."""
-        return self.offsets is not None and len(shape_of(self.q)) == 2
-
-    def verify_meaning(self) -> None:
-        q, k, v, init = (shape_of(x) for x in (self.q, self.k, self.v, self.init))
-        if self.packed:
-            self.require(
-                len(k) == len(v) == len(init) == 2,
-                "q, k, v and init must all be packed rows [rows, heads * head size], or none",
-            )
-            # As the samples' rows in a batch of unknown extents.
-            q, k, v, init = ((DYNAMIC, *x) for x in (q, k, v, init))
-        heads, kv_heads = self.heads.value.data, self.kv_heads.value.data
-        self.require(
-            heads >= 1 and kv_heads >= 1 and heads % kv_heads == 0,
-            f"heads must be a multiple of kv_heads, got {heads} and {kv_heads}",
-        )
-        self.require(
-            len(q) == len(k) == len(v) == len(init) == 3,
-            "q, k, v and init must be [batch, sequence, heads * head size]",
-        )
-        self.require(
-            DYNAMIC not in (q[2], k[2], v[2], init[2])
-            and q[2] % heads == k[2] % kv_heads == v[2] % kv_heads == 0
-            and q[2] // heads == k[2] // kv_heads,
-            f"q and k must have the same head size, got {q[2]} over {heads} heads and {k[2]} "
-            f"over {kv_heads}",
-        )
-        size = max(q[2] // heads, v[2] // kv_heads)
-        self.require(size <= 256, f"head sizes must be at most 256, got {size}")
-        first = 1 if self.packed else 0
-        self.require_shape("k", self.k, [q[0], k[1], k[2]][first:])
-        self.require_shape("v", self.v, [q[0], k[1], v[2]][first:])
-        width = heads * (v[2] // kv_heads)
-        self.require_shape("the init", self.init, [q[0], q[1], width][first:])
-        for value in self.operands:
-            if value is not self.offsets:
-                self.require_element("every operand", value, f32)
-        batch = q[0]
-        if self.offsets is not None:
-            self.require_element("offsets", self.offsets, i64)
-            samples = shape_of(self.offsets)
-            if self.packed and len(samples) == 1 and samples[0] != DYNAMIC:
-                batch = samples[0] - 1
-            length = DYNAMIC if batch == DYNAMIC else batch + 1
-            self.require_shape("offsets", self.offsets, [length])
-        if self.mask is not None:
-            positions = (DYNAMIC, DYNAMIC) if self.packed else (q[1], k[1])
-            mask, full = shape_of(self.mask), (batch, heads, *positions)
-            self.require(
-                len(mask) == 4
-                and all(m == 1 or same_extent(m, f) for m, f in zip(mask, full, strict=True)),
-                f"mask must broadcast to {show_shape(full)}, got {show_shape(mask)}",
-            )
 
 
 Spu = Dialect(

@@ -1,7 +1,8 @@
 """
-The SPU's INT8 attention: keys and values packed by head, then scores, softmax and sums in one op.
+The SPU's attention: scores, softmax and sums in one op, in f32, or in INT8 of packed heads.
 
-Keys and values are quantised row by row and laid out as the SPU reads them, in blocks of 64 keys:
+For INT8 keys and values are quantised row by row and packed as the SPU reads them, by head, in
+blocks of 64 keys:
 keys ui8 `[B, heads, blocks, quads of D, 64, 4]`, a quad being 4 channels of one key; values i8
 `[B, heads, blocks, 16, channels, 4]`, a quad being 4 keys of one channel, the channels padded to a
 multiple of 16. docs/numerics.md has the arithmetic.
@@ -22,7 +23,7 @@ from xdsl.dialects.builtin import (
     i8,
     i64,
 )
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
     ParsePropInAttrDict,
@@ -43,6 +44,141 @@ KEY_BLOCK = 64
 
 MAX_HEAD = 256
 """The largest head size."""
+
+
+def require_offsets(op: DestinationOp, offsets: SSAValue, batch: int) -> None:
+    """`offsets` of `op` must be i64 `[batch + 1]`."""
+    op.require_element("offsets", offsets, i64)
+    op.require_shape("offsets", offsets, [DYNAMIC if batch == DYNAMIC else batch + 1])
+
+
+def require_mask(op: DestinationOp, mask: SSAValue, scores: Sequence[int]) -> None:
+    """`mask` of `op` must have four axes, and broadcast to `scores`, `[B, heads, S, T]`."""
+    shape = shape_of(mask)
+    op.require(
+        len(shape) == 4
+        and all(m == 1 or same_extent(m, s) for m, s in zip(shape, scores, strict=True)),
+        f"mask must broadcast to {show_shape(scores)}, got {show_shape(shape)}",
+    )
+
+
+@irdl_op_definition
+class AttentionOp(DestinationOp):
+    """
+    Fused scaled dot-product attention; no matrix of size S x T is ever in memory.
+
+    q `[B, S, heads * D]`, k `[B, T, kv_heads * D]`, v `[B, T, kv_heads * DV]`, mask (added to the
+    scores) f32 of four axes broadcastable to `[B, heads, S, T]`, init `[B, S, heads * DV]`; all
+    f32. `heads` is a multiple of `kv_heads`; D and DV at most 256. The softmax runs over blocks
+    of 64 keys (docs/numerics.md). `causal` masks keys after the query's own position.
+
+    With `offsets`, i64 `[B + 1]`, sample b sees only its first `offsets[b + 1] - offsets[b]` keys.
+    Then q, k, v and init may also be packed rows (`vpu.pack_rows`), `[rows, heads * D]` and so on;
+    the mask stays as it is.
+    """
+
+    name = "spu.attention"
+
+    q = operand_def(TensorType | MemRefType)
+    k = operand_def(TensorType | MemRefType)
+    v = operand_def(TensorType | MemRefType)
+    mask = opt_operand_def(TensorType | MemRefType)
+    offsets = opt_operand_def(TensorType | MemRefType)
+    init = operand_def(TensorType | MemRefType)
+    result = opt_result_def(TensorType)
+    heads = prop_def(IntegerAttr)
+    kv_heads = prop_def(IntegerAttr)
+    scale = prop_def(FloatAttr)
+    causal = prop_def(BoolAttr, default_value=IntegerAttr.from_bool(False))
+
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$q `,` $k `,` $v (`mask` `(` $mask^ `:` type($mask) `)`)? "
+        "(`offsets` `(` $offsets^ `:` type($offsets) `)`)? `into` $init attr-dict "
+        "`:` type($q) `,` type($k) `,` type($v) `,` type($init) (`->` type($result)^)?"
+    )
+
+    def __init__(
+        self,
+        q: SSAValue,
+        k: SSAValue,
+        v: SSAValue,
+        mask: SSAValue | None,
+        init: SSAValue,
+        *,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+        causal: bool = False,
+        offsets: SSAValue | None = None,
+        attributes: dict[str, Attribute] | None = None,
+    ):
+        super().__init__(
+            operands=[q, k, v, mask, offsets, init],
+            result_types=[result_type(init)],
+            properties={
+                "heads": IntegerAttr(heads, i64),
+                "kv_heads": IntegerAttr(kv_heads, i64),
+                "scale": FloatAttr(scale, f32),
+                "causal": IntegerAttr.from_bool(causal),
+            },
+            attributes=dict(attributes or {}),
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init,)
+
+    @property
+    def packed(self) -> bool:
+        """Whether q, k, v and the init are packed rows."""
+        return self.offsets is not None and len(shape_of(self.q)) == 2
+
+    def verify_meaning(self) -> None:
+        q, k, v, init = (shape_of(x) for x in (self.q, self.k, self.v, self.init))
+        if self.packed:
+            self.require(
+                len(k) == len(v) == len(init) == 2,
+                "q, k, v and init must all be packed rows [rows, heads * head size], or none",
+            )
+            # As the samples' rows in a batch of unknown extents.
+            q, k, v, init = ((DYNAMIC, *x) for x in (q, k, v, init))
+        heads, kv_heads = self.heads.value.data, self.kv_heads.value.data
+        self.require(
+            heads >= 1 and kv_heads >= 1 and heads % kv_heads == 0,
+            f"heads must be a multiple of kv_heads, got {heads} and {kv_heads}",
+        )
+        self.require(
+            len(q) == len(k) == len(v) == len(init) == 3,
+            "q, k, v and init must be [batch, sequence, heads * head size]",
+        )
+        self.require(
+            DYNAMIC not in (q[2], k[2], v[2], init[2])
+            and q[2] % heads == k[2] % kv_heads == v[2] % kv_heads == 0
+            and q[2] // heads == k[2] // kv_heads,
+            f"q and k must have the same head size, got {q[2]} over {heads} heads and {k[2]} "
+            f"over {kv_heads}",
+        )
+        size = max(q[2] // heads, v[2] // kv_heads)
+        self.require(size <= MAX_HEAD, f"head sizes must be at most {MAX_HEAD}, got {size}")
+        first = 1 if self.packed else 0
+        self.require_shape("k", self.k, [q[0], k[1], k[2]][first:])
+        self.require_shape("v", self.v, [q[0], k[1], v[2]][first:])
+        width = heads * (v[2] // kv_heads)
+        self.require_shape("the init", self.init, [q[0], q[1], width][first:])
+        for value in self.operands:
+            if value is not self.offsets:
+                self.require_element("every operand", value, f32)
+        batch = q[0]
+        if self.offsets is not None:
+            samples = shape_of(self.offsets)
+            if self.packed and len(samples) == 1 and samples[0] != DYNAMIC:
+                batch = samples[0] - 1
+            require_offsets(self, self.offsets, batch)
+        if self.mask is not None:
+            positions = (DYNAMIC, DYNAMIC) if self.packed else (q[1], k[1])
+            require_mask(self, self.mask, (batch, heads, *positions))
 
 
 class PackHeadsOp(DestinationOp, ABC):
@@ -98,9 +234,7 @@ class PackHeadsOp(DestinationOp, ABC):
                 needed = -(-x[1] // KEY_BLOCK)
                 self.require(blocks == needed, f"{x[1]} keys are {needed} blocks, not {blocks}")
         else:
-            self.require_element("offsets", self.offsets, i64)
-            length = DYNAMIC if batch == DYNAMIC else batch + 1
-            self.require_shape("offsets", self.offsets, [length])
+            require_offsets(self, self.offsets, batch)
         return batch, heads, blocks, size
 
 
@@ -251,14 +385,7 @@ class PackedAttentionOp(DestinationOp):
             if value is not None:
                 self.require_element("q, scales, mask and init", value, f32)
         if self.offsets is not None:
-            self.require_element("offsets", self.offsets, i64)
-            length = DYNAMIC if batch == DYNAMIC else batch + 1
-            self.require_shape("offsets", self.offsets, [length])
+            require_offsets(self, self.offsets, batch)
         if self.mask is not None:
-            mask = shape_of(self.mask)
-            full = (batch, heads, q[1] if rank == 3 else DYNAMIC, DYNAMIC)
-            self.require(
-                len(mask) == 4
-                and all(m == 1 or same_extent(m, f) for m, f in zip(mask, full, strict=True)),
-                f"mask must broadcast to {show_shape(full)}, got {show_shape(mask)}",
-            )
+            rows = q[1] if rank == 3 else DYNAMIC
+            require_mask(self, self.mask, (batch, heads, rows, DYNAMIC))
