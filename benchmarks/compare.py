@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,7 @@ def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: b
         "quick": quick,
         "rounds": plan.rounds,
         "round_seconds": plan.seconds,
+        "policy": plan.policy,
         "padding": "inputs without padding",
         "lines": LINES,
         "ceilings": {"dot": ceilings.dot, "pair": ceilings.pair},
@@ -137,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch", type=_numbers, default=[1, 8], metavar="1,8")
     add("--rounds", type=int, default=5, help="turns of every engine (default 5)")
     add("--seconds", type=float, default=0.5, help="of one turn (default 0.5)")
+    add("--realtime", action="store_true", help="let nothing interrupt an engine (as root)")
     add("--quick", action="store_true", help="two layers of every model, short inputs")
     add("--json", action="store_true", help="print JSON for machines")
     add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its picture")
@@ -144,6 +147,16 @@ def parser() -> argparse.ArgumentParser:
     add("--python", type=_python, action="append", default=[], metavar="ENGINE=PATH")
     add("--cache", type=Path, metavar="DIR", help="keep what quantisers made, to use it again")
     return found
+
+
+def check_realtime() -> None:
+    """Raises SpuError if this user may not run a process under a real-time policy."""
+    script = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    if subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode:
+        raise SpuError(
+            "this user may not use a real-time policy",
+            remedy="run as root, or without --realtime on a machine that does nothing else",
+        )
 
 
 def available(engines: Sequence[str], pythons: Mapping[str, Path]) -> dict[str, str | None]:
@@ -162,7 +175,9 @@ def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
 
 
 def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Report:
-    plan = Plan(options.rounds, options.seconds)
+    plan = Plan(options.rounds, options.seconds, "realtime" if options.realtime else "normal")
+    if options.realtime:
+        check_realtime()
     for count in options.threads:
         plan.affinity(count)
     subjects = [subject(name, quick=options.quick) for name in options.models]

@@ -19,7 +19,7 @@ from spu_ir.errors import SpuError
 
 from .compare_cases import LINES
 from .compare_engines import ENVIRONMENT, Maker, Variant
-from .compare_process import ROOT, EngineError, Process, one_line
+from .compare_process import ROOT, EngineError, Policy, Process, one_line
 from .compare_profile import Region
 from .compare_roofline import Ceilings, by_layer, kinds, least_seconds, summary
 from .fidelity_cases import Array
@@ -37,6 +37,7 @@ class Plan:
     rounds: int = 5
     seconds: float = 0.5
     """Of one engine in one round, at least one run."""
+    policy: Policy = "normal"
     processors: tuple[int, ...] = tuple(sorted(os.sched_getaffinity(0)))
 
     def affinity(self, threads: int) -> tuple[int, ...]:
@@ -120,7 +121,9 @@ class Group:
         python = self.maker.pythons[variant.engine]
         self.progress(f"{variant.engine} {variant.form}: load")
         affinity = self.plan.affinity(self.threads)
-        process = stack.enter_context(Process(python, variant.engine, affinity, ENVIRONMENT))
+        process = stack.enter_context(
+            Process(python, variant.engine, affinity, ENVIRONMENT, self.plan.policy)
+        )
         row |= process.ask(
             "load",
             model=path,

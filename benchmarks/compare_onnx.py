@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import pi, sqrt
 from typing import Any
 
@@ -18,8 +18,9 @@ OPSET, IR_VERSION = 13, 8
 class _Writer:
     """Writes the nodes that stand for one node; names are the node's with a number."""
 
-    def __init__(self, node: onnx.NodeProto):
+    def __init__(self, node: onnx.NodeProto, initialisers: Mapping[str, onnx.TensorProto]):
         self.node = node
+        self.initialisers = initialisers
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -83,12 +84,25 @@ def _shape(write: _Writer) -> None:
     write.add("Slice", shape, write.integers(start), write.integers(int(end)), last=True)
 
 
+def _split(write: _Writer) -> None:
+    """DeepSparse fails on the halves of a Split in a Conformer, and not on slices."""
+    x, axis = write.node.input[0], int(_attributes(write.node).get("axis", 0))
+    if len(write.node.input) < 2 or write.node.input[1] not in write.initialisers:
+        raise SpuError("only parts of constant sizes can be sliced", op="Split")
+    sizes = numpy_helper.to_array(write.initialisers[write.node.input[1]])
+    ends: list[int] = [int(end) for end in np.cumsum(sizes)]
+    for output, size, end in zip(write.node.output, sizes, ends, strict=True):
+        bounds = (write.integers(end - int(size)), write.integers(end), write.integers(axis))
+        write.nodes.append(helper.make_node("Slice", [x, *bounds], [output], f"{output}/Slice"))
+
+
 EXPANDED: dict[str, Callable[[_Writer], None]] = {
     "LayerNormalization": _layer_norm,
     "Gelu": _gelu,
     "Shape": _shape,
+    "Split": _split,
 }
-"""Operators that are younger than opset 13, by what writes them in older ones."""
+"""Operators that are younger than opset 13, or not read well, by what writes them in others."""
 
 CHANGED = ("ReduceMean", "ReduceSum", "Pad", "Resize", "GridSample")
 """Operators whose form differs in opset 13, which no model here has."""
@@ -98,6 +112,7 @@ def at_opset_13(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a model of the zoo in operators of opset 13. Raises SpuError where it cannot."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    initialisers = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         if node.op_type in CHANGED:
@@ -106,7 +121,7 @@ def at_opset_13(model: onnx.ModelProto) -> onnx.ModelProto:
         if write is None:
             nodes.append(node)
             continue
-        writer = _Writer(node)
+        writer = _Writer(node, initialisers)
         write(writer)
         nodes += writer.nodes
         copy.graph.initializer.extend(writer.constants)

@@ -97,16 +97,18 @@ def loading(report: Report) -> tuple[list[str], Lines]:
 
 def errors(report: Report) -> tuple[list[str], Lines]:
     """Every form of every engine: its time, and how far its answers are from FP32."""
-    columns = ["model", "ratio", "threads", "batch", "engine", "form", "ms", "error", ""]
+    columns = ["model", "ratio", "threads", "batch", "engine", "form"]
+    columns += ["ms", "fastest", "error", ""]
     lines: Lines = []
     for row in report["results"]:
         head = [row["model"], f"{row['ratio']}x", str(row["threads"]), str(row["batch"])]
         head += [NAMES[row["engine"]], row["form"]]
         if "unavailable" in row:
-            lines.append([*head, "-", "-", f"not available: {row['unavailable']}"])
+            lines.append([*head, "-", "-", "-", f"not available: {row['unavailable']}"])
         else:
             note = "**wrong answers**" if row["wrong"] else ""
-            lines.append([*head, _ms(row), f"{row['error']:.1e}", note])
+            fastest = f"{row['least_seconds'] * 1e3:.2f}"
+            lines.append([*head, _ms(row), fastest, f"{row['error']:.1e}", note])
     return columns, lines
 
 
@@ -270,13 +272,14 @@ def measured(report: Report) -> str:
     ]
     loads = [row["loadavg"] for row in report["results"] if "loadavg" in row]
     busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
+    policy = "; engines ran under a real-time policy" if report["policy"] == "realtime" else ""
     commands = "\n".join([*report["earlier"], report["command"]])
     quick = "**Two layers of each model and short inputs: a trial.** " if report["quick"] else ""
     return (
         f"{quick}Measured on {report['date']} with {named}; {report['machine']}, "
         f"{report['processors']} processors, level {report['level']}. Ceilings of one thread: "
         f"{', '.join(rates) or 'none at this level'}. Load average while it was measured, "
-        f"the benchmark's own included: {busy}.\n\n```text\n{commands}\n```\n"
+        f"the benchmark's own included: {busy}{policy}.\n\n```text\n{commands}\n```\n"
     )
 
 

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 WORKER = Path(__file__).with_name("compare_worker.py")
 ROOT = WORKER.parent.parent
+Policy = Literal["normal", "realtime"]
+"""How the system schedules an engine: `realtime` lets nothing else on the machine interrupt it."""
 TIMEOUT = 900.0
 """Seconds after which an engine is taken to hang."""
 MAX_REASON = 200
@@ -47,10 +49,11 @@ class Process:
         engine: str,
         processors: Sequence[int],
         environment: Mapping[str, str] | None = None,
+        policy: Policy = "normal",
     ):
         # A file, not a pipe: a worker must never wait for someone to read its complaints.
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [str(python), str(WORKER), engine, ",".join(map(str, processors))]
+        command = [str(python), str(WORKER), engine, ",".join(map(str, processors)), policy]
         self.child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -252,8 +252,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    name, processors = sys.argv[1], sys.argv[2]
+    name, processors, policy = sys.argv[1:4]
     os.sched_setaffinity(0, {int(number) for number in processors.split(",")})
+    if policy == "realtime":
+        # Threads that the engine makes inherit it. Equals take turns: one may wait for another.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     worker = Worker(name)
     for line in sys.stdin:
         order: Order = json.loads(line)
