@@ -59,12 +59,18 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+def recipes() -> bytes:
+    """The text of all that decides what quantisers make of a model."""
+    names = ("compare_engines", "compare_integer", "compare_nncf", "compare_onnx", "fidelity_ort")
+    return b"".join(NNCF.with_name(f"{name}.py").read_bytes() for name in names)
+
+
 class Maker:
     """
     One model at one ratio, as the variants' recipes see it.
 
-    Its files are in a folder in `place` that is named after its weights, so that a later run finds
-    what quantisers made of the same ones.
+    Its files are in a folder in `place` that is named after its weights and the recipes, so that a
+    later run finds what quantisers made of the same ones.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Maker:
         self.proto = subject.build(ratio)
         content = self.proto.SerializeToString(deterministic=True)
         inputs = repr(sorted(subject.extents(1).items())).encode()
-        digest = hashlib.sha256(content + inputs).hexdigest()[:16]
+        digest = hashlib.sha256(content + inputs + recipes()).hexdigest()[:16]
         self.folder = place / f"{subject.name}-{ratio}-{digest}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.package: dict[str, Any] = {}
