@@ -86,7 +86,8 @@ def test_int8_at_16x_keeps_the_pruned_meaning() -> None:
 
 def test_six_attentions_and_no_onnx_left() -> None:
     text = compiled("int8", None).ir("quantised")
-    assert text.count("spu.attention") == 6
+    assert text.count("spu.packed_attention ") == 6
+    assert "spu.attention" not in text
     assert '"onnx.' not in text
 
 
@@ -112,6 +113,21 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     for rows in (slice(0, 1), slice(3, 10)):
         part = {name: array[rows] for name, array in sentences().items()}
         assert compiled("int8", 16).run(part)["embedding"].tobytes() == whole[rows].tobytes()
+
+
+def test_skipped_padding_changes_no_bit() -> None:
+    feeds = sentences()
+    lengths = feeds["attention_mask"].sum(axis=1)
+    assert len(set(lengths)) >= 8
+    assert lengths.min() < lengths.max() / 2
+    ready = spu_ir.compile(model(16), precision="int8", padding="skip", shapes=SHAPES, threads=2)
+    products = [row for row in ready.report() if str(row["op"]).startswith("spu.")]
+    assert {str(row["op"]) for row in products} >= {"spu.matmul", "spu.packed_attention"}
+    assert {row["padding"] for row in products} == {"skip"}
+    for rows in (slice(None), slice(0, 1), slice(5, 9)):
+        part = {name: array[rows] for name, array in feeds.items()}
+        want = compiled("int8", 16).run(part)["embedding"]
+        assert ready.run(part)["embedding"].tobytes() == want.tobytes()
 
 
 def test_eight_threads_and_a_forked_child() -> None:
