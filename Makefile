@@ -12,13 +12,21 @@ TORCH_VENV := .venv-torch
 TORCH_BIN := $(TORCH_VENV)/bin
 TORCH_INSTALLED := $(TORCH_VENV)/.installed
 TORCH_PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(TORCH_BIN)/pytest -W error
+# The engines that spu-ir is compared with; DeepSparse is of another time, and apart.
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
+BENCH_INSTALLED := $(BENCH_VENV)/.installed
+PYTHON311 ?= python3.11
+DEEPSPARSE_VENV := .venv-deepsparse
+DEEPSPARSE_INSTALLED := $(DEEPSPARSE_VENV)/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help run test slow test-export test-train lint lint-torch format lit bench wheel clean
+.PHONY: help run test slow test-export test-train lint lint-torch format lit bench \
+	bench-compare bench-deepsparse wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(INSTALLED) ## semantic search with the real MiniLM, compiled to INT8 (ARGS="--json" for machines)
 	$(BIN)/python examples/search.py $(ARGS)
@@ -53,11 +61,17 @@ lit: $(INSTALLED) ## FileCheck tests of dialects and passes
 bench: $(INSTALLED) ## the sparse kernel's speed on this machine
 	$(BIN)/python -m benchmarks.spu_matmul $(ARGS)
 
+bench-compare: $(BENCH_INSTALLED) ## spu-ir beside OpenVINO, ONNX Runtime and DeepSparse; in .venv-bench
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BENCH_BIN)/python -m benchmarks.compare $(ARGS)
+
+bench-deepsparse: $(DEEPSPARSE_INSTALLED) ## install DeepSparse for it: evaluation only, needs Python 3.11
+
 wheel: $(INSTALLED) ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) $(BENCH_VENV) $(DEEPSPARSE_VENV)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --no-deps: the lock is the whole list, see its head. The stamp is last, so a broken install is redone.
@@ -73,4 +87,16 @@ $(TORCH_INSTALLED): requirements/lock.txt requirements/torch.txt pyproject.toml
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_BIN)/python $(PIP_INSTALL) -r requirements/lock.txt -r requirements/torch.txt
 	$(TORCH_BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(BENCH_INSTALLED): requirements/lock.txt requirements/bench.txt pyproject.toml
+	@requirements/check.sh $(PYTHON)
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_BIN)/python $(PIP_INSTALL) -r requirements/lock.txt -r requirements/bench.txt
+	$(BENCH_BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(DEEPSPARSE_INSTALLED): requirements/deepsparse.txt
+	$(PYTHON311) -m venv $(DEEPSPARSE_VENV)
+	$(DEEPSPARSE_VENV)/bin/python $(PIP_INSTALL) -r requirements/deepsparse.txt
 	@touch $@

@@ -29,7 +29,7 @@ from spu_ir.errors import SpuError
 from spu_ir.runtime.cpu import select_level
 
 from .compare_cases import LINES, MODELS, subject
-from .compare_engines import REMEDIES, Maker, missing, python_of, variants
+from .compare_engines import REMEDIES, missing, python_of
 from .compare_measure import (
     Group,
     Plan,
@@ -41,6 +41,7 @@ from .compare_measure import (
     roofline,
 )
 from .compare_page import show, write_page
+from .compare_recipes import Maker, variants
 from .compare_roofline import Ceilings
 from .fidelity_page import processor
 
@@ -145,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its picture")
     add("--from", dest="earlier", type=Path, action="append", default=[], metavar="FILE")
     add("--python", type=_python, action="append", default=[], metavar="ENGINE=PATH")
-    add("--cache", type=Path, metavar="DIR", help="keep what quantisers made, to use it again")
+    add("--cache", type=Path, metavar="DIR", help="keep what compilers made, and use it again")
     return found
 
 

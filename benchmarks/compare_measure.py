@@ -18,9 +18,10 @@ import numpy as np
 from spu_ir.errors import SpuError
 
 from .compare_cases import LINES
-from .compare_engines import ENVIRONMENT, Maker, Variant
+from .compare_engines import ENVIRONMENT
 from .compare_process import ROOT, EngineError, Policy, Process, one_line
 from .compare_profile import Region
+from .compare_recipes import Maker, Variant
 from .compare_roofline import Ceilings, by_layer, kinds, least_seconds, summary
 from .fidelity_cases import Array
 from .fidelity_ort import outputs_of
@@ -201,7 +202,7 @@ def best_variants(rows: Sequence[Row], variants: Sequence[Variant]) -> list[Vari
 
 def profiled(maker: Maker, batch: int, processor: int) -> list[Region] | None:
     """The regions of the model's package, timed in a process of its own on one processor."""
-    package, feeds = maker.path("model.spu"), maker.feeds(batch)
+    package, feeds = maker.package["path"], maker.feeds(batch)
     command = [sys.executable, "-m", "benchmarks.compare_layers", str(package), str(feeds)]
     done = subprocess.run(
         [*command, str(PROFILED_RUNS), str(processor)],
