@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr, i8
 from xdsl.ir import Attribute, Operation
 
 from spu_ir.dialects.antoum import ConstantOp
@@ -70,18 +70,25 @@ def _row(op: DestinationOp, layer: str) -> LayerRow:
         shape = f"{show_shape(shape_of(op.weight))} -> {shape}"
         found = op.attributes.get("density")
         density = round(found.value.data, 6) if isinstance(found, FloatAttr) else None
-    element = element_of(op.operands[0])
     return LayerRow(
         layer=layer,
         op=op.name,
         shape=shape,
-        precision="int8" if element == ui8 else _PRECISIONS.get(str(element), str(element)),
+        precision=_precision(op),
         density=density,
         format=_text(op, "format"),
         padding=_padding(op),
         reason="; ".join(filter(None, (_text(op, name) for name in REASONS))),
         weight=weight,
     )
+
+
+def _precision(op: DestinationOp) -> str:
+    """The arithmetic of an op: that of its first operand, but INT8 if an spu op has any bytes."""
+    elements = [element_of(value) for value in op.operands]
+    if op.name.startswith("spu.") and any(element in (ui8, i8) for element in elements):
+        return "int8"
+    return _PRECISIONS.get(str(elements[0]), str(elements[0]))
 
 
 def _padding(op: DestinationOp) -> str:
