@@ -40,28 +40,52 @@ def evaluate(function: func.FuncOp, value: SSAValue | int, extents: Mapping[str,
     """An index value, given every named extent. Raises ValueError for anything else."""
     if isinstance(value, int):
         return value
-    owner = value.owner
+    # Each value once, and not by recursion: a model may nest and share as many as it likes.
+    found: dict[SSAValue, int] = {}
+    waiting = [value]
+    while waiting:
+        owner = waiting[-1].owner
+        made = isinstance(owner, Operation) and type(owner) in _ARITHMETIC
+        operands = owner.operands if isinstance(owner, Operation) and made else ()
+        missing = [operand for operand in operands if operand not in found]
+        waiting += missing
+        if missing:
+            continue
+        current = waiting.pop()
+        if isinstance(owner, Operation) and made:
+            found[current] = _ARITHMETIC[type(owner)](*(found[operand] for operand in operands))
+        else:
+            found[current] = _known(function, current, extents)
+    return found[value]
+
+
+def _known(function: func.FuncOp, value: SSAValue, extents: Mapping[str, int]) -> int:
+    """A constant or a named extent. Raises ValueError for anything else."""
     constant = constant_index(value)
     if constant is not None:
         return constant
+    owner = value.owner
     if isinstance(owner, memref.DimOp | tensor.DimOp):
         axis = constant_index(owner.index)
         name = None if axis is None else extent_name(function, owner.source, axis)
         if name is not None and name in extents:
             return extents[name]
-    elif isinstance(owner, Operation) and type(owner) in _ARITHMETIC:
-        a, b = (evaluate(function, operand, extents) for operand in owner.operands)
-        return _ARITHMETIC[type(owner)](a, b)
     raise ValueError(f"not an expression in the extents: {value}")
 
 
 def depends_on_data(value: SSAValue | int) -> bool:
     """Whether an index value is computed from the elements of a tensor or memref."""
-    if isinstance(value, int) or not isinstance(value.owner, Operation):
-        return False
-    if isinstance(value.owner, tensor.ExtractOp | memref.LoadOp):
-        return True
-    return type(value.owner) in _EXPRESSIONS and any(map(depends_on_data, value.owner.operands))
+    seen: set[SSAValue] = set()
+    waiting = [] if isinstance(value, int) else [value]
+    while waiting:
+        current = waiting.pop()
+        owner = current.owner
+        if isinstance(owner, tensor.ExtractOp | memref.LoadOp):
+            return True
+        if current not in seen and isinstance(owner, Operation) and type(owner) in _EXPRESSIONS:
+            waiting += owner.operands
+        seen.add(current)
+    return False
 
 
 def bound_of(value: SSAValue | int) -> SSAValue | int:
