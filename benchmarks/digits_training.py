@@ -67,7 +67,7 @@ def steps_of(data: Digits, epochs: int) -> int:
 
 def prune_of(model: nn.Module, ratio: int, steps: int) -> BankPruner:
     """A pruner that falls to `ratio` in the first half of `steps`, and leaves the rest to mend."""
-    return BankPruner(model, ratio, cubic(0, steps // 2, every=4), skip=[HEAD])
+    return BankPruner(model, ratio, cubic(0, steps // 2, every=4), keep=[HEAD])
 
 
 def train(

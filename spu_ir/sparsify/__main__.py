@@ -43,8 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         required=True,
         metavar="N | GLOB=N",
-        help=f"keep one weight in N: {', '.join(map(str, RATIOS))}; with GLOB=N (may be repeated) "
-        "only of layers of such names, the first that matches",
+        help=f"keep one weight in N: {', '.join(map(str, RATIOS))} (unstructured: any from 1); "
+        "with GLOB=N (may be repeated) only of layers of such names, the first that matches",
     )
     parser.add_argument("--method", choices=METHODS, default="magnitude")
     parser.add_argument(
@@ -133,7 +133,9 @@ def _ratio(given: Sequence[str]) -> Ratio:
         except ValueError:
             value = 0.0
         if not 1 <= value < float("inf") or (equals and not name):
-            raise SpuError(f"--ratio {text!r} is neither N nor GLOB=N", remedy="as in 8")
+            raise SpuError(
+                f"--ratio {text!r} is neither N nor GLOB=N", remedy="give 8, or 'encoder.*=8'"
+            )
         if not equals:
             if len(given) > 1:
                 raise SpuError(

@@ -94,11 +94,11 @@ def strangers(model: nn.Module, layers: Sequence[TrainedLayer]) -> dict[int, str
 
 
 def ratios_of(
-    layers: Sequence[TrainedLayer], ratio: int | Mapping[str, int], skip: Sequence[str]
+    layers: Sequence[TrainedLayer], ratio: int | Mapping[str, int], keep: Sequence[str]
 ) -> list[int]:
     """
     The ratio of every layer: that of the first glob that matches its name, 1 if it is to be
-    skipped or nothing matches.
+    kept or nothing matches.
 
     Raises SpuError for a ratio that the format does not have, and a glob that matches nothing.
     """
@@ -109,7 +109,7 @@ def ratios_of(
                 f"ratio {one} is not one of the sparse format's",
                 remedy=f"use one of {', '.join(map(str, RATIOS))}",
             )
-    for glob in (*skip, *by_glob):
+    for glob in (*keep, *by_glob):
         if not any(fnmatchcase(layer.name, glob) for layer in layers):
             some = ", ".join(repr(layer.name) for layer in layers[:4])
             raise SpuError(
@@ -118,7 +118,7 @@ def ratios_of(
             )
     return [
         1
-        if any(fnmatchcase(layer.name, glob) for glob in skip)
+        if any(fnmatchcase(layer.name, glob) for glob in keep)
         else next((r for glob, r in by_glob.items() if fnmatchcase(layer.name, glob)), 1)
         for layer in layers
     ]

@@ -46,7 +46,7 @@ class BankPruner:
     kind of module uses too, as a tied embedding.
 
     `ratio` is 1, 2, 4, 8, 16 or 32, or a mapping of globs of module names to ratios, in which the
-    first match counts and other layers stay dense; `skip` has globs of layers that stay dense.
+    first match counts and other layers stay dense; `keep` has globs of layers that stay dense.
     `bank` is 64, or 32 for models that are to run in bfloat16. A weight that was pruned never
     comes back, unless `regrow` is set: then its gradient goes on (straight through, with
     `decay`, see `BankMask`) until the schedule's end. `top_k` keeps so many activations of every
@@ -69,7 +69,7 @@ class BankPruner:
         ratio: int | Mapping[str, int] = 16,
         schedule: Schedule | None = None,
         *,
-        skip: Sequence[str] = (),
+        keep: Sequence[str] = (),
         bank: int = BANK,
         regrow: bool = False,
         decay: float = 2e-4,
@@ -88,7 +88,7 @@ class BankPruner:
         layers = layers_of(model)
         self._reports = [
             (layer, one, why_not(layer, one, strangers(model, layers)))
-            for layer, one in zip(layers, ratios_of(layers, ratio, skip), strict=True)
+            for layer, one in zip(layers, ratios_of(layers, ratio, keep), strict=True)
         ]
         self._pruned: list[_Pruned] = []
         done: dict[int, BankMask] = {}
@@ -98,7 +98,7 @@ class BankPruner:
             if parametrize.is_parametrized(layer.module):
                 raise SpuError(
                     f"{layer.name!r} has a parametrisation already",
-                    remedy="remove it (finalise another pruner, remove weight norms), or skip it",
+                    remedy="finalise the other pruner or remove the weight norm, or keep it dense",
                 )
             weight = layer.weight
             mask = done.setdefault(
@@ -246,7 +246,7 @@ def why_not(layer: TrainedLayer, ratio: int, others: Mapping[int, str]) -> str |
     if layer.rows.why_dense is not None:
         return layer.rows.why_dense
     if ratio == 1:
-        return "left dense as asked"
+        return "it was asked to stay dense"
     if id(layer.weight) in others:
         return f"its weight is that of {others[id(layer.weight)]} too"
     return None

@@ -25,7 +25,7 @@ def relative(got: Any, expected: Any) -> float:
 @pytest.mark.parametrize("ratio", [16, 32])
 def test_a_cnn_is_banked(tmp_path: Path, ratio: int) -> None:
     model = nets.SmallCNN()
-    pruner = BankPruner(model, ratio, at_once(1), skip=["head"])
+    pruner = BankPruner(model, ratio, at_once(1), keep=["head"])
     model(torch.randn(32, 3, 8, 8))  # the statistics of the batch normalisation
     pruner.step()
     images = torch.randn(6, 3, 8, 8)
@@ -49,7 +49,7 @@ def test_a_cnn_is_banked(tmp_path: Path, ratio: int) -> None:
 
 def test_bfloat16_has_banks_of_32(tmp_path: Path) -> None:
     model = nets.mlp()
-    pruner = BankPruner(model, 16, skip=["4"], bank=32)
+    pruner = BankPruner(model, 16, keep=["4"], bank=32)
     x = torch.randn(4, 64)
     pruner.export(tmp_path / "m.onnx", (x,), dynamic={"input": {0: "batch"}})
     compiled = spu_ir.compile(

@@ -55,7 +55,7 @@ def test_every_bank_is_balanced_at_every_step(ratio: int, regrow: bool) -> None:
     model = nets.SmallCNN()
     # Momentum and weight decay, made before the pruner: both move weights without a gradient.
     optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)
-    pruner = BankPruner(model, ratio, cubic(2, 12), skip=["head"], regrow=regrow)
+    pruner = BankPruner(model, ratio, cubic(2, 12), keep=["head"], regrow=regrow)
     images, labels = torch.randn(16, 3, 8, 8), torch.randint(0, 10, (16,))
     for step in range(1, 16):
         optimiser.zero_grad()
@@ -76,7 +76,7 @@ def test_every_bank_is_balanced_at_every_step(ratio: int, regrow: bool) -> None:
         "depthwise": "a depthwise convolution is not pruned",
         "conv": None,
         "hidden": None,
-        "head": "left dense as asked",
+        "head": "it was asked to stay dense",
     }
 
 
@@ -168,7 +168,7 @@ def test_a_run_goes_on_from_its_state_dicts() -> None:
     def start() -> tuple[nn.Module, BankPruner, Any]:
         torch.manual_seed(1)
         model = nets.mlp()
-        pruner = BankPruner(model, 16, cubic(0, 8), skip=["4"], regrow=True)
+        pruner = BankPruner(model, 16, cubic(0, 8), keep=["4"], regrow=True)
         return model, pruner, torch.optim.Adam(model.parameters(), 0.01)
 
     whole = start()
@@ -215,11 +215,11 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(SpuError, match=r"ratio 10 is not one of the sparse format's"):
         BankPruner(nets.mlp(), 10)
     with pytest.raises(SpuError, match=r"'nothing\*' is the name of no layer.*'0', '2', '4'"):
-        BankPruner(nets.mlp(), skip=["nothing*"])
+        BankPruner(nets.mlp(), keep=["nothing*"])
     with pytest.raises(SpuError, match="there is no bank of 16"):
         BankPruner(nets.mlp(), bank=16)
     model = nets.mlp()
-    pruner = BankPruner(model, 16, at_once(3), skip=["4"])
+    pruner = BankPruner(model, 16, at_once(3), keep=["4"])
     with pytest.raises(SpuError, match="finalised after 0 of 3 steps"):
         pruner.finalise()
     with pytest.raises(SpuError, match="'0' has a parametrisation already"):

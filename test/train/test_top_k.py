@@ -90,7 +90,7 @@ def test_no_place_is_an_error() -> None:
 @pytest.mark.parametrize("kept", ["keep", "drop"])
 def test_exported_it_computes_the_same(tmp_path: Path, kept: Any) -> None:
     model = nets.mlp().eval()
-    pruner = BankPruner(model, 16, skip=["4"], top_k=3)
+    pruner = BankPruner(model, 16, keep=["4"], top_k=3)
     path = tmp_path / "model.onnx"
     x = torch.randn(4, 64)
     pruner.export(path, x, dynamic={"input": {0: "batch"}}, output_names=["y"], top_k=kept)
