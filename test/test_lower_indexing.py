@@ -206,6 +206,50 @@ def test_a_range_that_may_end_before_it_starts_is_an_error() -> None:
         lowered(model, EXTENTS)
 
 
+def test_numbers_that_do_not_fit_wrap_as_at_run_time() -> None:
+    model = parsed(
+        f"""m (float[batch, seq] x) => (int64[?] y, int32[] z) {{
+            {CONSTANTS}
+            large = Constant <value: tensor = int64 {{{1 << 40}}}> ()
+            larger = Mul (b, large)
+            largest = Mul (larger, large)
+            z = Cast <to = 6> (largest)
+            most = Add (largest, one)
+            y = Unsqueeze (most, axis0)
+        }}"""
+    )
+    check(model, {"x": normal(3, 5)}, EXTENTS)
+
+
+def test_a_model_cannot_ask_for_an_endless_table() -> None:
+    model = parsed(
+        f"""m (float[batch, seq] x) => (int64[?] y) {{
+            {CONSTANTS}
+            large = Constant <value: tensor = int64 {{{1 << 40}}}> ()
+            end = Mul (s, large)
+            y = Range (zero, end, one)
+        }}"""
+    )
+    with pytest.raises(SpuError, match=r"more than 16777216 elements; narrow the bounds"):
+        lowered(model, EXTENTS)
+
+
+@pytest.mark.parametrize("first", ["s", "after"])
+def test_a_model_cannot_ask_for_an_endless_polynomial(first: str) -> None:
+    squares = "".join(f"p{i + 1} = Mul (p{i}, p{i})\n" for i in range(40))
+    model = parsed(
+        f"""m (float[batch, seq] x) => (int64[] y) {{
+            {CONSTANTS}
+            after = Add (s, one)
+            p0 = Identity ({first})
+            {squares}
+            y = Identity (p40)
+        }}"""
+    )
+    with pytest.raises(SpuError, match="too long a polynomial"):
+        lowered(model, EXTENTS)
+
+
 # Gathers
 
 

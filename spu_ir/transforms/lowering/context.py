@@ -51,6 +51,9 @@ Symbols: TypeAlias = np.ndarray[Any, np.dtype[np.object_]]
 MAX_SYMBOLS = 256
 """Integer tensors of up to this many elements are followed at compile time."""
 
+MAX_COUNTED = 1 << 24
+"""Tensors that count 0, 1, ... are constants of up to this many elements."""
+
 ELEMENTS = (f32, i1, i8, ui8, i32, i64)
 """Element types of lowered tensors."""
 
@@ -88,6 +91,11 @@ class Quantised:
 
 
 Constant: TypeAlias = Array | Quantised
+
+
+def _wrapped(number: int, dtype: np.dtype[Any]) -> Array:
+    """A number of any size in a dtype of rank 0, as integers wrap at run time."""
+    return np.array(number & ((1 << 64) - 1), np.uint64).astype(dtype)
 
 
 class Lowering(TensorBuilder):
@@ -277,19 +285,24 @@ class Lowering(TensorBuilder):
         most = self.extents.bound(dim)[1]
         if most is None:
             raise self.error("its length has no bound", "give one in shapes={'name': (1, 512)}")
-        values = self.constant((np.arange(most) * step).astype(dtype))
+        if most > MAX_COUNTED:
+            raise self.error(
+                f"it counts to {most}, in a tensor of more than {MAX_COUNTED} elements",
+                "narrow the bounds of the extents in shapes, as in shapes={'name': (1, 512)}",
+            )
+        values = self.constant((np.arange(most) * _wrapped(step, np.dtype(np.int64))).astype(dtype))
         return self.slice(values, [0], [1], [dim]) if isinstance(dim, Extent) else values
 
     def _number_tensor(self, number: Dim, element: Attribute) -> SSAValue:
         """A tensor of rank 0."""
         dtype = numpy_dtype(element)
         if isinstance(number, int):
-            return self.constant(np.array(number, dtype))
+            return self.constant(_wrapped(number, dtype))
         terms: list[SSAValue] = []
         for monomial, factor in number.terms:
             factors = [self._atom_tensor(Extent((((atom,), 1),)), dtype) for atom in monomial]
             if factor != 1 or not factors:
-                factors.append(self.constant(np.array(factor, dtype)))
+                factors.append(self.constant(_wrapped(factor, dtype)))
             terms.append(reduce(partial(self.binary, BinaryFn.MUL), factors))
         return reduce(partial(self.binary, BinaryFn.ADD), terms)
 

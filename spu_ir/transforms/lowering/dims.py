@@ -17,8 +17,17 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType, IntegerAttr
 from xdsl.ir import Operation, SSAValue
 
+from spu_ir.errors import SpuError
+
 Monomial: TypeAlias = tuple[int, ...]
 """The numbers of the atoms that are multiplied, sorted; `()` for a constant."""
+
+
+MAX_DEGREE = 32
+"""Of an extent: with more factors than this it would not fit an int64 anyway."""
+
+MAX_TERMS = 1024
+"""Of an extent; those of networks have a few."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,17 @@ def add(a: Dim, b: Dim) -> Dim:
 
 
 def multiply(a: Dim, b: Dim) -> Dim:
-    """a * b."""
+    """a * b. Raises SpuError where the polynomial gets longer than any model needs."""
     total: dict[Monomial, int] = {}
     for m, x in _terms(a).items():
         for n, y in _terms(b).items():
             monomial = tuple(sorted(m + n))
             total[monomial] = total.get(monomial, 0) + x * y
+    if len(total) > MAX_TERMS or any(len(monomial) > MAX_DEGREE for monomial in total):
+        raise SpuError(
+            "an extent is too long a polynomial of the run-time extents",
+            remedy="fix some of them in shapes, as in shapes={'batch': 1}",
+        )
     return _dim(total)
 
 
