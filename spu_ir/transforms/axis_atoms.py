@@ -57,10 +57,11 @@ class Trace:
 
 
 def axes_of(dims: Sequence[Dim]) -> Axes | None:
-    """New atoms for a source of these extents; None where one is unknown."""
+    """New atoms for a source of these extents; None where one is unknown, or 0."""
     axes: Axes = []
     for dim in dims:
-        if dim is None:
+        # Nothing divides by 0, and a Reshape takes it for an axis that stays.
+        if dim is None or dim == 0:
             return None
         axes.append([] if dim == 1 else [Atom(dim)])
     return axes

@@ -127,16 +127,16 @@ class _SplitProducts(RewritePattern):
 
     def is_gathered(self, value: SSAValue) -> bool:
         """Whether `value` is used for its shape and gathers of one index only, perhaps moved."""
-        for use in value.uses:
-            user = use.operation
+        waiting = list(value.uses)
+        while waiting:
+            user = waiting.pop().operation
             if not isinstance(user, OnnxOp):
                 return False
             if user.schema_name in MOVEMENT:
-                if not self.is_gathered(user.results[0]):
-                    return False
-            elif user.schema_name == "Shape":
+                waiting += user.results[0].uses
+            elif user.schema_name == "Gather" and rank_of(user.operands[1]) == 0:
                 continue
-            elif user.schema_name != "Gather" or rank_of(user.operands[1]) != 0:
+            elif user.schema_name != "Shape":
                 return False
         return True
 

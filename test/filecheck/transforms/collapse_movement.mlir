@@ -23,3 +23,15 @@ func.func @nothing(%x: tensor<2x8xf32>) -> tensor<2x8xf32> {
   %y = "onnx.Transpose"(%a) {perm = array<i64: 1, 0>} : (tensor<8x2xf32>) -> tensor<2x8xf32>
   func.return %y : tensor<2x8xf32>
 }
+
+// What has no elements stays: a Reshape takes 0 for an axis that it keeps.
+// CHECK-LABEL: func.func @empty(
+// CHECK: [[A:%.*]] = "onnx.Transpose"(%x)
+// CHECK: [[Y:%.*]] = "onnx.Reshape"([[A]]
+// CHECK-NEXT: func.return [[Y]]
+func.func @empty(%x: tensor<5x0xf32>) -> tensor<5x0xf32> {
+  %shape = "onnx.Constant"() {value = dense<[5, 0]> : tensor<2xi64>} : () -> tensor<2xi64>
+  %a = "onnx.Transpose"(%x) {perm = array<i64: 1, 0>} : (tensor<5x0xf32>) -> tensor<0x5xf32>
+  %y = "onnx.Reshape"(%a, %shape) {allowzero = 1 : i64} : (tensor<0x5xf32>, tensor<2xi64>) -> tensor<5x0xf32>
+  func.return %y : tensor<5x0xf32>
+}
