@@ -211,6 +211,7 @@ class EpilogueOp(DestinationOp, ABC):
         limit = 255 if element_of(self.x) == ui8 else 0
         self.require(0 <= zero <= limit, f"x_zero must lie in 0..{limit} here, got {zero}")
         self.require(depth != 0, "the reduction must not be empty")
+        self.require(channels != 0, "there must be at least one output channel")
 
 
 @irdl_op_definition

@@ -113,3 +113,8 @@ spu.matmul %x, %w into %y : tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xf32>
 %x, %w, %y = "test.op"() : () -> (tensor<4x0xf32>, tensor<8x0xf32>, tensor<4x8xf32>)
 %r = spu.matmul %x, %w into %y : tensor<4x0xf32>, tensor<8x0xf32>, tensor<4x8xf32> -> tensor<4x8xf32>
 // CHECK: spu.matmul: the reduction must not be empty
+
+// -----
+%x, %w, %y = "test.op"() : () -> (tensor<4x8xf32>, tensor<0x8xf32>, tensor<4x0xf32>)
+%r = spu.matmul %x, %w into %y : tensor<4x8xf32>, tensor<0x8xf32>, tensor<4x0xf32> -> tensor<4x0xf32>
+// CHECK: spu.matmul: there must be at least one output channel
