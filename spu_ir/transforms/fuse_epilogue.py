@@ -104,7 +104,7 @@ class FuseVector(RewritePattern):
 
 
 @dataclass
-class FuseHalf(RewritePattern):
+class FusePowerOfTwo(RewritePattern):
     """`(product + bias) * 2^n` is a product with scale and bias: such a factor rounds nothing."""
 
     store: WeightStore
@@ -206,7 +206,7 @@ class FuseEpiloguePass(ModulePass):
         patterns: list[RewritePattern] = [
             FuseSilu(),
             FuseVector(store_of(ctx)),
-            FuseHalf(store_of(ctx)),
+            FusePowerOfTwo(store_of(ctx)),
             FuseResidual(),
             FuseActivation(),
         ]

@@ -183,7 +183,10 @@ def smooth_activations(
     is no feed, and for a strength that is not from 0 to 1.
     """
     if not 0 <= strength <= 1:
-        raise SpuError(f"a smoothing strength of {strength:g} is not from 0 to 1")
+        raise SpuError(
+            f"a smoothing strength of {strength:g} is not from 0 to 1",
+            remedy="use 0.5, or more to move more into the weights",
+        )
     groups = groups_of(module)
     seen = ColumnPeaks(frozenset(norm for group in groups for norm in group.norms))
     done = 0
