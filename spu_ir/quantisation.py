@@ -41,12 +41,19 @@ class Quantisation:
 
     def check(self, *, calibrated: bool) -> None:
         """Raises SpuError for options that are unknown or need what is not there."""
+        from spu_ir.transforms.choose_precision import check_limits
         from spu_ir.transforms.observers import observer_called
 
         check("precision", self.precision, PRECISIONS)
         check("activations", self.activations, ACTIVATIONS)
         check("attention", self.attention, ATTENTIONS)
         observer_called(self.observer)
+        check_limits(self.budget, self.tolerance or 0.0)
+        if self.tolerance is not None and self.precision != "mixed":
+            raise SpuError(
+                f"tolerance is for precision 'mixed', and precision is {self.precision!r}",
+                remedy="use precision='mixed', or leave it out",
+            )
         for what, wanted in (
             ("bias correction", self.bias_correction),
             ("smoothing", self.smoothing),

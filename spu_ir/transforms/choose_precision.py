@@ -45,6 +45,20 @@ def chosen(
     return found
 
 
+def check_limits(budget: float, tolerance: float) -> None:
+    """Raises SpuError for a budget that is no share, and for a negative tolerance."""
+    if not 0 <= budget <= 1:
+        raise SpuError(
+            f"a budget of {budget:g} is not a share of the multiply-accumulates",
+            remedy="use a number from 0 to 1, such as 0.1",
+        )
+    if not tolerance >= 0:
+        raise SpuError(
+            f"a tolerance of {tolerance:g} is not an error",
+            remedy="use a relative error of the outputs, such as 0.01, or 0 for none",
+        )
+
+
 def choose_precision(
     module: ModuleOp,
     ctx: Context,
@@ -60,19 +74,10 @@ def choose_precision(
 
     `feeds` (the first 4 are used) measure sensitivity, with activations quantised in `mode`; see
     transforms/sensitivity.py, also for `progress`. The result is the estimate of the relative L2
-    error of the outputs that the INT8 products cause. Raises SpuError for a budget that is no
-    share, a negative tolerance, and what `measure` raises.
+    error of the outputs that the INT8 products cause. Raises SpuError as `check_limits` and
+    `measure` do.
     """
-    if not 0 <= budget <= 1:
-        raise SpuError(
-            f"a budget of {budget:g} is not a share of the multiply-accumulates",
-            remedy="use a number from 0 to 1, such as 0.1",
-        )
-    if not tolerance >= 0:
-        raise SpuError(
-            f"a tolerance of {tolerance:g} is not an error",
-            remedy="use a relative error of the outputs, such as 0.01, or 0 for none",
-        )
+    check_limits(budget, tolerance)
     layers = measure(module, ctx, feeds[:FEEDS], mode, progress)
     for op in chosen(layers, budget, tolerance):
         layer = layers.pop(op)
