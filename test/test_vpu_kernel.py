@@ -405,6 +405,20 @@ def test_strided_copy(c: Device, data: st.DataObject, dtype: str, seed: int) -> 
     assert not view.ndim or not y[..., view.shape[-1] :].any()
 
 
+@given(height=st.integers(1, 9), width=st.integers(1, 40), dtype=st.sampled_from(["u1", "f4"]))
+def test_planes_become_pixels(c: Device, height: int, width: int, dtype: str) -> None:
+    """An image's copy to channels last, whole and with lines longer than the image."""
+    x = np.arange(3 * height * width).astype(dtype).reshape(3, height, width)
+    for line in (width, width + 2):
+        y = np.zeros((height, line, 3), dtype)
+        view = x.transpose(1, 2, 0)
+        sides = [np.array(a.strides, np.int64) // a.itemsize for a in (view, y)]
+        extents = np.array(view.shape, np.int64)
+        c.call("test_vpu_copy_strided", view, y, np.int32(3), extents, *sides, np.int32(y.itemsize))
+        assert_same_bits(np.ascontiguousarray(y[:, :width]), np.ascontiguousarray(view))
+        assert not y[:, width:].any()
+
+
 @given(n=sizes, dtype=st.sampled_from(["u1", "i2", "f4", "i8"]))
 def test_fill(c: Device, n: int, dtype: str) -> None:
     y = np.zeros(n + 1, dtype)

@@ -11,7 +11,8 @@ enum { VPU_MAX_RANK = 8 };
 /* ---- strided copies: transpose, slice, concatenate, expand, pad ------------------------------ */
 
 /* y[i * y_outer + j * y_inner] = x[i * x_outer + j * x_inner], for one element type. Blocks of
- * 16 x 16 keep both sides of a transposition in the cache. */
+ * 16 x 16 keep both sides of a transposition in the cache. An image's three planes that become
+ * pixels are a loop that GCC makes vectors of. */
 #define VPU_COPY_PLANE(name, type)                                                              \
   static inline void name(const void *from, void *to, int64_t outer, int64_t inner,             \
                           int64_t x_outer, int64_t x_inner, int64_t y_outer, int64_t y_inner) { \
@@ -20,6 +21,17 @@ enum { VPU_MAX_RANK = 8 };
     if (x_inner == 1 && y_inner == 1) {                                                         \
       for (int64_t i = 0; i < outer; i++)                                                       \
         memcpy(y + i * y_outer, x + i * x_outer, (size_t)inner * sizeof(type));                 \
+      return;                                                                                   \
+    }                                                                                           \
+    if (inner == 3 && x_outer == 1 && y_inner == 1 && y_outer == 3) {                           \
+      const type *restrict red = x, *restrict green = x + x_inner;                              \
+      const type *restrict blue = x + 2 * x_inner;                                              \
+      type *restrict pixel = y;                                                                 \
+      for (int64_t i = 0; i < outer; i++) {                                                     \
+        pixel[3 * i] = red[i];                                                                  \
+        pixel[3 * i + 1] = green[i];                                                            \
+        pixel[3 * i + 2] = blue[i];                                                             \
+      }                                                                                         \
       return;                                                                                   \
     }                                                                                           \
     for (int64_t a = 0; a < outer; a += 16)                                                     \
