@@ -82,6 +82,8 @@ class Process:
         if "error" in answer:
             raise EngineError(one_line(answer["error"]))
         self._signal(signal.SIGSTOP)
+        # It stops when it next gets the processor: until then it could disturb the next one.
+        os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return answer
 
     def _line(self) -> bytes:
