@@ -100,7 +100,7 @@ def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: b
         "processors": len(plan.processors),
         "level": ceilings.level,
         "date": date.today().isoformat(),
-        "command": " ".join(["python -m benchmarks.compare", *arguments]),
+        "command": recorded(arguments),
         "version": __version__,
         "quick": quick,
         "rounds": plan.rounds,
@@ -165,6 +165,36 @@ def available(engines: Sequence[str], pythons: Mapping[str, Path]) -> dict[str, 
     return {engine: missing(engine, pythons[engine]) for engine in engines}
 
 
+def with_earlier(
+    reasons: Mapping[str, str | None], earlier: Sequence[Report]
+) -> dict[str, dict[str, Any]]:
+    """Every engine of this report and of earlier ones: it is available if it was in any."""
+    found: dict[str, dict[str, Any]] = {
+        engine: {"available": reason is None, "reason": reason}
+        for engine, reason in reasons.items()
+    }
+    for report in earlier:
+        for engine, state in report["engines"].items():
+            if engine not in found or state["available"]:
+                found[engine] = state
+    return found
+
+
+def recorded(arguments: Sequence[str]) -> str:
+    """The command as a report has it, without what names places of this machine."""
+    kept: list[str] = []
+    places = ("--cache", "--python", "--from")
+    skip = False
+    for argument in arguments:
+        if not skip and not argument.startswith(tuple(f"{place}=" for place in places)):
+            skip = argument in places
+            if not skip:
+                kept.append(argument)
+        else:
+            skip = False
+    return " ".join(["python -m benchmarks.compare", *kept])
+
+
 def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
     """Rows by model, ratio, batch and threads; an earlier one only where there is no newer."""
 
@@ -208,11 +238,12 @@ def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Rep
             )
             report = {
                 **header(given, plan, ceilings, quick=options.quick),
-                "engines": {
-                    engine: {"available": reason is None, "reason": reason}
-                    for engine, reason in reasons.items()
-                },
-                "earlier": [report["command"] for report in earlier],
+                "engines": with_earlier(reasons, earlier),
+                "earlier": [
+                    command
+                    for report in earlier
+                    for command in (*report["earlier"], report["command"])
+                ],
                 "results": merged(rows, old),
             }
             if options.write is not None:

@@ -38,7 +38,8 @@ def missing(engine: str, python: Path) -> str | None:
     """Why an engine cannot be measured, with the remedy; None where it can."""
     remedy = REMEDIES[engine]
     if not python.exists():
-        return f"there is no {python}; {remedy}"
+        shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+        return f"there is no {shown}; {remedy}"
     modules = [MODULES.get(engine, engine), *(["nncf"] if engine == "openvino" else [])]
     script = "; ".join(f"import {module}" for module in modules)
     done = subprocess.run(

@@ -94,7 +94,8 @@ class Group:
                 try:
                     running.append(self.start(variant, row, want, stack))
                 except (EngineError, SpuError) as error:
-                    row["unavailable"] = one_line(str(error))
+                    place = f"{self.maker.folder}/"
+                    row["unavailable"] = one_line(str(error).replace(place, ""))
                     self.progress(f"{variant.engine} {variant.form}: {row['unavailable']}")
             for number in range(self.plan.rounds):
                 self.progress(f"round {number + 1} of {self.plan.rounds}")
@@ -184,8 +185,13 @@ def rotated(items: Sequence[Running], number: int) -> list[Running]:
 
 
 def reference(maker: Maker, batch: int) -> dict[str, Array]:
-    """FP32 answers of ONNX Runtime."""
-    return outputs_of(maker.proto, maker.subject.feeds(batch))
+    """FP32 answers of ONNX Runtime; computed once and kept beside the model."""
+    path = maker.path(f"answers-{batch}.npz")
+    if not path.exists():
+        answers = outputs_of(maker.proto, maker.subject.feeds(batch))
+        np.savez(path, allow_pickle=False, **answers)
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def best_variants(rows: Sequence[Row], variants: Sequence[Variant]) -> list[Variant]:
@@ -237,9 +243,12 @@ def roofline(
     }
     if row["threads"] != 1:
         return found
-    regions = profiled(maker, batch, processor)
+    try:
+        regions = profiled(maker, batch, processor)
+    except SpuError as error:
+        return {**found, "layers": None, "reason": str(error)}
     if regions is None:
-        return {**found, "layers": None}
+        return {**found, "layers": None, "reason": "its regions are not those of its IR"}
     rows = by_layer(regions, layers, extents, ceilings)
     return {**found, "layers": rows, "summary": summary(rows), "seconds_by_op": kinds(regions)}
 

@@ -385,6 +385,18 @@ def test_earlier_results_stay_where_nothing_is_newer() -> None:
     ]
 
 
+def test_engines_of_earlier_reports_stay() -> None:
+    there, gone = {"available": True, "reason": None}, {"available": False, "reason": "old"}
+    earlier = [{"engines": {"openvino": there, "deepsparse": gone, "spu": gone}}]
+    found = compare.with_earlier({"spu": None, "openvino": "not here"}, earlier)
+    assert found == {"spu": there, "openvino": there, "deepsparse": gone}
+
+
+def test_the_command_names_no_places_of_the_machine() -> None:
+    given = ["--models", "bert", "--cache", "/x", "--python", "spu=/y", "--from=/z", "--json"]
+    assert compare.recorded(given) == "python -m benchmarks.compare --models bert --json"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
