@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr, i8
+from xdsl.dialects.builtin import FloatAttr, ModuleOp, StringAttr
 from xdsl.ir import Attribute, Operation
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import EpilogueOp
+from spu_ir.dialects.spu import EpilogueOp, PackedAttentionOp, PackKeysOp, PackValuesOp
 from spu_ir.dialects.types import element_of, shape_of, show_shape, ui8
 from spu_ir.dialects.vpu_packed import is_packed
 from spu_ir.runtime.program import Json
@@ -84,11 +84,10 @@ def _row(op: DestinationOp, layer: str) -> LayerRow:
 
 
 def _precision(op: DestinationOp) -> str:
-    """The arithmetic of an op: that of its first operand, but INT8 if an spu op has any bytes."""
-    elements = [element_of(value) for value in op.operands]
-    if op.name.startswith("spu.") and any(element in (ui8, i8) for element in elements):
-        return "int8"
-    return _PRECISIONS.get(str(elements[0]), str(elements[0]))
+    """The arithmetic of an op: that of its first operand, or INT8 of attention's packed heads."""
+    packed = isinstance(op, PackKeysOp | PackValuesOp | PackedAttentionOp)
+    element = element_of(op.operands[0])
+    return "int8" if packed or element == ui8 else _PRECISIONS.get(str(element), str(element))
 
 
 def _padding(op: DestinationOp) -> str:
