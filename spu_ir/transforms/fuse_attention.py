@@ -194,7 +194,9 @@ class _FuseAttention(RewritePattern):
         rank = rank_of(reshape.results[0])
         if rank is None:
             return False
-        return rank <= 2 or bool(reshape.int_value("allowzero")) or 0 not in (sizes or [0])[2:]
+        if rank <= 2 or reshape.int_value("allowzero"):
+            return True
+        return sizes is not None and 0 not in sizes[2:]
 
     def rejoins(self, reshape: OnnxOp, joined: tuple[Dim, ...]) -> bool:
         """Whether the last reshape gives the dims `joined`: two, and heads * depth."""
