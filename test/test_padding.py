@@ -77,10 +77,9 @@ def expect_equal(
             assert np.array_equal(got[name][some], array[some]), (who, name)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("mask", MASKS)
-def test_every_kind_of_mask(mask: str, batch: str) -> None:
-    lengths, seq, holes = BATCHES[batch]
+def test_every_kind_of_mask(mask: str) -> None:
+    lengths, seq, holes = BATCHES["short"]
     feeds = padded_feeds(mask, real := real_positions(lengths, seq, holes))
     computed = answer(lowered(mask, "fp32", "compute")[1], "tensor", feeds)
     got = answer(lowered(mask, "fp32", "skip")[1], "tensor", feeds)
@@ -88,26 +87,38 @@ def test_every_kind_of_mask(mask: str, batch: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_every_stage_and_level(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_and_batch(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPU_IR_POISON", "1")
     program, job = lowered("int64", precision, "skip")
-    plain, plain_job = lowered("int64", precision, "compute")
+    _, plain = lowered("int64", precision, "compute")
+    model = CompiledModel.from_program(program, threads=2)
+    for seed, (batch, (lengths, seq, holes)) in enumerate(BATCHES.items()):
+        real = real_positions(lengths, seq, holes)
+        feeds = padded_feeds("int64", real, seed)
+        got = model.run(feeds)
+        expect_equal(got, answer(plain, "quantised", feeds), real, batch)
+        if batch in ("short", "nothing"):
+            for name in ("quantised", "tiled"):
+                for output, array in answer(job, name, feeds).items():
+                    assert np.array_equal(got[output], array), (name, output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_every_level(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arithmetic alone is held to it by the tests of the kernels."""
+    monkeypatch.setenv("SPU_IR_POISON", "1")
+    programs = [lowered("int64", precision, padding)[0] for padding in api.PADDINGS]
     for level in host_levels():
         monkeypatch.setenv("SPU_IR_ISA", level)
-        skip, compute = (
+        compute, skip = (
             CompiledModel.from_program(each, build(each.source, [level]), threads=2)
-            for each in (program, plain)
+            for each in programs
         )
         for seed, (batch, (lengths, seq, holes)) in enumerate(BATCHES.items()):
             real = real_positions(lengths, seq, holes)
             feeds = padded_feeds("int64", real, seed)
-            got = skip.run(feeds)
-            expect_equal(got, compute.run(feeds), real, f"{level}, {batch}")
-            if level == host_levels()[0] and batch in ("short", "nothing"):
-                for name in ("quantised", "tiled"):
-                    for output, array in answer(job, name, feeds).items():
-                        assert np.array_equal(got[output], array), (name, output)
-                expect_equal(got, answer(plain_job, "quantised", feeds), real, batch)
+            expect_equal(skip.run(feeds), compute.run(feeds), real, f"{level}, {batch}")
 
 
 @cache
@@ -140,7 +151,9 @@ def test_it_is_recorded(tmp_path: Any) -> None:
 
 
 def test_compute_is_the_default_and_recorded() -> None:
-    model = spu_ir.compile(MODELS["block"](), precision="fp32", shapes=MODEL_SHAPES["block"])
+    model = spu_ir.compile(
+        MODELS["perceptron"](), precision="fp32", shapes=MODEL_SHAPES["perceptron"]
+    )
     assert model.options["padding"] == "compute"
     assert {str(row["padding"]) for row in model.report()} == {"compute"}
 
@@ -280,7 +293,7 @@ def small_conformer() -> tuple[Any, Any]:
     return conformer, conformer.build()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_a_conformer_is_the_same_everywhere(precision: Precision) -> None:
     """Its convolutions see padded frames, so all are computed; attention reads the real keys."""
     conformer, model = small_conformer()
@@ -316,7 +329,8 @@ def test_published_models_skip_all_products(name: str) -> None:
     bounds = {"batch": (1, 4), "seq": (1, 48)}
     program, skip = api.lower(model.build(), precision="int8", padding="skip", shapes=bounds)
     _, compute = api.lower(model.build(), precision="int8", shapes=bounds)
-    products = [row for row in program.report if row["op"] in ("spu.matmul", "spu.attention")]
+    products = [row for row in program.report if str(row["op"]).startswith("spu.")]
+    assert "spu.packed_attention" in {row["op"] for row in products}
     assert {str(row["padding"]) for row in products} == {"skip"}
     feeds = model.feeds(batch=3, seq=24, seed=2)
     real = feeds["attention_mask.1"] != 0
