@@ -191,7 +191,9 @@ def test_the_benchmark_writes_only_its_part_of_the_page(tmp_path: Path) -> None:
         benchmark.write(tmp_path, "")
 
 
+@pytest.mark.slow
 def test_calibration_and_test_sentences_are_different() -> None:
+    """Of all docstrings of the standard library, which take their time to read."""
     calibration, test = benchmark.sentences()
     assert len(calibration) > benchmark.CALIBRATION
     assert len(test) > benchmark.TESTED

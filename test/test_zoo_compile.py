@@ -33,7 +33,7 @@ def relative(got: Array, want: Array) -> float:
 
 
 @pytest.mark.parametrize(
-    "precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow), "int8"]
+    "precision", [*(pytest.param(p, marks=pytest.mark.slow) for p in ("fp32", "bf16")), "int8"]
 )
 @pytest.mark.parametrize("name", CONFIGS)
 def test_one_compilation_serves_every_extent(name: str, precision: Precision) -> None:
@@ -71,7 +71,7 @@ def test_every_operator_is_lowered_and_attention_is_fused(name: str) -> None:
 def test_albert_is_compiled_with_one_copy_of_its_weights() -> None:
     model = small("albert")
     sizes: list[int] = []
-    for layers in (1, 6):
+    for layers in (1, 3):
         config = zoo.AlbertConfig(**{**vars(model.config), "num_hidden_layers": layers})
         program, _ = api.lower(zoo.albert(config), precision="int8", shapes=model.bounds)
         sizes.append(sum(array.nbytes for array in program.weights.values()))
