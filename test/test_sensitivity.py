@@ -259,7 +259,8 @@ def test_a_mixed_program_has_the_same_bits_everywhere(
     )
     inputs = feeds(name, 7, 2, 9)
     expected = interpret(job.module, job.ctx, inputs)["y"]
-    for level in dict.fromkeys((host_levels()[0], host_levels()[-1])):
+    levels = host_levels() if name == "block" else host_levels()[-1:]
+    for level in dict.fromkeys((levels[0], levels[-1])):
         monkeypatch.setenv("SPU_IR_ISA", level)
         model = CompiledModel.from_program(program, build(program.source, [level]), threads=2)
         np.testing.assert_array_equal(model.run(inputs)["y"], expected)
@@ -369,7 +370,8 @@ def test_the_command_says_when_a_budget_is_too_small(
     model, npz = tmp_path / "m.onnx", tmp_path / "feeds.npz"
     model.write_bytes(MODELS["perceptron"]().SerializeToString())
     np.savez(npz, **feeds("perceptron", 0, 2, 9))
-    arguments = [str(model), "-o", str(tmp_path / "m.spu"), "--levels", "c"]
+    # C is written and not built, which is quicker.
+    arguments = [str(model), "--export-c", str(tmp_path / "c")]
     arguments += ["--shapes", "batch=1:4,seq=1:48", "--calibration", str(npz)]
     arguments += ["--precision", "mixed", "--budget", "0.5", "--tolerance"]
     assert spu_compile.main([*arguments, "1e-4"]) == 0
