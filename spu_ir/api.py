@@ -13,6 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipelineCallbackType
 
 from spu_ir.errors import SpuError
+from spu_ir.packing.prune import RATIOS
 from spu_ir.quantisation import (
     WITHOUT_FEEDS,
     Activations,
@@ -37,7 +38,6 @@ Padding = Literal["compute", "skip"]
 
 TARGETS = ("s4", "s10", "s30")
 PADDINGS: tuple[Padding, ...] = ("compute", "skip")
-RATIOS = (1, 2, 4, 8, 16, 32)
 
 
 def new_context() -> Context:
