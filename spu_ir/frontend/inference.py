@@ -46,7 +46,7 @@ def run_inference(model: ModelProto, *, strict: bool) -> Inferred:
         inferred = shape_inference.infer_shapes(
             model, check_type=True, strict_mode=strict, data_prop=True
         )
-    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+    except (shape_inference.InferenceError, ValueError, RuntimeError, MemoryError) as error:
         raise SpuError(
             f"shape inference failed: {first_line(error)}",
             remedy="check the shapes given and the node's inputs",
