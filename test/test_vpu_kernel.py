@@ -605,7 +605,7 @@ def test_attention_is_close_to_float64(c: Device, sink: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(SANITISED in os.environ, reason="this is the sanitised run")
 def test_nothing_is_reported_by_the_sanitisers() -> None:
-    """These same tests, with every access and every operation checked."""
+    """These same tests and those of INT8 attention, every access and operation checked."""
     runtimes = [
         subprocess.run(
             [*find_compiler().command, f"-print-file-name={name}.so"],
@@ -623,8 +623,9 @@ def test_nothing_is_reported_by_the_sanitisers() -> None:
         "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
+    files = [__file__, os.path.join(os.path.dirname(__file__), "test_attention_int8.py")]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         env=environment,
         capture_output=True,
         text=True,
