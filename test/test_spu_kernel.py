@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -299,16 +300,22 @@ def test_every_number_of_rows(spu: Device, kind: str, rows: int, share: int) -> 
 @pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("out", ["uint8", "int8"])
 @pytest.mark.parametrize("worst", [1.0, 1e6, -1e30, np.inf, np.nan])
+@pytest.mark.parametrize("residual", [None, "uint8", "int8"])
 def test_int8_scales_of_any_size(
-    spu: Device, worst: float, out: str, activation: str | None
+    spu: Device, residual: str | None, worst: float, out: str, activation: str | None
 ) -> None:
-    """Results far out of the output's range, and out of int32's, saturate; NaN is 0."""
+    """
+    Results far out of the output's range, and out of int32's, saturate; NaN is 0.
+
+    The worst scale is one lane's, or that of the residual.
+    """
     rng = np.random.default_rng(3)
     rows, lanes, depth = 17, 16 * 5, 130
     scale = rng.normal(size=lanes).astype(np.float32)
-    scale[37] = worst
     bias = rng.normal(size=lanes).astype(np.float32)
-    bias[11] = worst * 1e3
+    if residual is None:
+        scale[37] = worst
+        bias[11] = worst * 1e3
     product = Product(
         x=rng.integers(0, 256, (rows, depth)).astype(np.uint8),
         starts=np.zeros(1, dtype=np.int64),
@@ -324,7 +331,16 @@ def test_int8_scales_of_any_size(
     epilogue = Epilogue(
         scale=scale, bias=bias, activation=activation, out=out, out_scale=0.3, out_zero=zero
     )
-    check(spu, (product, epilogue))
+    if residual is not None:
+        epilogue = replace(
+            epilogue,
+            residual=rng.integers(0, 256, (rows, lanes)).astype(np.uint8).view(residual),
+            residual_dtype=residual,
+            residual_scale=worst,
+            residual_zero=11,
+        )
+    with np.errstate(invalid="ignore"):
+        check(spu, (product, epilogue))
 
 
 def plain_product(x: Array, weight: Array) -> Product:

@@ -92,8 +92,8 @@ SPU_INLINE void spu_i8_walk(const spu_walk *k, const int format, const int share
 }
 
 /*
- * What spu_i8_fused can do, of literals. For bytes, what is clamped must be bounded: see
- * spu_i8_bounded.
+ * What spu_i8_fused can do, of literals: every sum as float32, and bytes that have a bound, see
+ * spu_i8_bounded. spu_i8_run does the rest in a second pass.
  */
 SPU_INLINE int spu_i8_fusible(int epilogue, int residual, int activation, int out) {
   const int bytes = out == SPU_OUT_U8 || out == SPU_OUT_I8;
@@ -276,7 +276,9 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
           to = (uint8_t *)t.out + first * t.out_stride + 16 * j * spu_out_bytes(out);
         __asm__("" : "+r"(to));
         if (!bytes) {
-          _mm512_storeu_ps(to, (__m512)spu_activate((f32x16)v[i], activation));
+          /* the one activation that comes here */
+          if (activation == SPU_ACT_RELU) v[i] = (__m512)spu_relu((f32x16)v[i]);
+          _mm512_storeu_ps(to, v[i]);
           to += t.out_stride;
         } else if (last) {
           const int count = m % 4 + 1;
