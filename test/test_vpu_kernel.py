@@ -13,7 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.vpu_library import LEVELS, SANITISED, Device, assert_same_bits, device
+from support.vpu_library import (
+    LEVELS,
+    SANITISED,
+    SPECIAL,
+    Device,
+    assert_same_bits,
+    device,
+    floats,
+)
 
 from spu_ir.interpreters import numerics_attention as attention
 from spu_ir.interpreters import numerics_pool as pool
@@ -23,13 +31,6 @@ from spu_ir.runtime.build import find_compiler
 
 Array = NDArray[Any]
 
-# fmt: off
-SPECIAL = np.array([
-    0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38,
-    88.0, 89.5, -87.5, -104.5, 2147483648.0, -2147483904.0, 127.5, 255.5, 8388609.0,
-], np.float32)
-# fmt: on
-
 sizes = st.integers(0, 70)
 seeds = st.integers(0, 2**31)
 
@@ -38,15 +39,6 @@ seeds = st.integers(0, 2**31)
 def c(request: pytest.FixtureRequest) -> Device:
     """The library of each level that this host runs."""
     return device(request.param)
-
-
-def floats(seed: int, *shape: int, special: bool = True, scale: float = 3.0) -> Array:
-    """Normal numbers, every fifth a special value where those are wanted."""
-    rng = np.random.default_rng(seed)
-    x = (rng.standard_normal(shape) * scale).astype(np.float32)
-    if special:
-        x = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), x)
-    return x
 
 
 def all_patterns() -> Array:
@@ -525,87 +517,13 @@ def test_batch_matmul(
     assert not out[:, cols:].any()
 
 
-def attend(
-    c: Device, q: Array, k: Array, v: Array, mask: Array | None, scale: float, first: int
-) -> Array:
-    """One call of the C attention; rows of q, k, v and out have a gap behind them."""
-    gap = [np.pad(x, ((0, 0), (0, 3))) for x in (q, k, v)]
-    out = np.zeros((len(q), v.shape[1] + 3), np.float32)
-    mask_strides = [s // 4 for s in mask.strides] if mask is not None else [0, 0]
-    rows = [x for g in gap for x in (g, g.shape[1])]
-    counts = [np.int32(len(q)), len(k), np.int32(q.shape[1]), np.int32(v.shape[1])]
-    rest = [mask, *mask_strides, out, out.shape[1], *counts, scale, first]
-    c.call("test_spu_attention_f32", *rows, *rest)
-    assert not out[:, v.shape[1] :].any()
-    return np.ascontiguousarray(out[:, : v.shape[1]])
-
-
-@given(
-    rows=st.integers(1, 9),
-    keys=st.sampled_from([0, 1, 17, 63, 64, 65, 150]),
-    d=st.sampled_from([1, 3, 32, 64]),
-    dv=st.sampled_from([1, 5, 16, 33, 64]),
-    masking=st.sampled_from(["none", "row", "full", "turned"]),
-    causal=st.booleans(),
-    special=st.booleans(),
-    seed=seeds,
-)
-def test_attention(
-    c: Device,
-    rows: int,
-    keys: int,
-    d: int,
-    dv: int,
-    masking: str,
-    causal: bool,
-    special: bool,
-    seed: int,
-) -> None:
-    q, k, v = (
-        floats(seed + i, n, width, special=special, scale=1.0)
-        for i, (n, width) in enumerate([(rows, d), (keys, d), (keys, dv)])
-    )
-    mask = None
-    if masking != "none":
-        rng = np.random.default_rng(seed)
-        hidden = np.where(rng.random((rows, keys)) < 0.3, np.float32(-np.inf), np.float32(0.5))
-        mask = np.broadcast_to(hidden[:1], hidden.shape) if masking == "row" else hidden
-        mask = np.asfortranarray(hidden) if masking == "turned" else mask
-    scale = float(np.float32(d**-0.5))
-    first = max(0, keys - rows) if causal else -1
-    got = attend(c, q, k, v, mask, scale, first)
-    want = attention.attention(q, k, v, mask, scale=scale, causal_first=first if causal else None)
-    assert_same_bits(got, want)
-    # However the rows are cut into calls, the bits are the same.
-    if rows > 1:
-        half = rows // 2
-        low, high = (None, None) if mask is None else (mask[:half], mask[half:])
-        parts = [
-            attend(c, q[:half], k, v, low, scale, first),
-            attend(c, q[half:], k, v, high, scale, first + half if causal else -1),
-        ]
-        assert_same_bits(np.concatenate(parts), want)
-
-
-@pytest.mark.parametrize("sink", [False, True])
-def test_attention_is_close_to_float64(c: Device, sink: bool) -> None:
-    q, k, v = (floats(i, n, 64, special=False, scale=1.0) for i, n in enumerate([64, 2048, 2048]))
-    if sink:
-        k[0] *= 12
-    scale = 0.125
-    score = q.astype(np.float64) @ k.T.astype(np.float64) * scale
-    e = np.exp(score - score.max(axis=1, keepdims=True))
-    want = (e / e.sum(axis=1, keepdims=True)) @ v
-    np.testing.assert_allclose(attend(c, q, k, v, None, scale, -1), want, rtol=1e-4, atol=3e-6)
-
-
 # ---- memory and undefined behaviour
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(SANITISED in os.environ, reason="this is the sanitised run")
 def test_nothing_is_reported_by_the_sanitisers() -> None:
-    """These same tests and those of INT8 attention, every access and operation checked."""
+    """These same tests and those of attention, every access and operation checked."""
     runtimes = [
         subprocess.run(
             [*find_compiler().command, f"-print-file-name={name}.so"],
@@ -623,7 +541,8 @@ def test_nothing_is_reported_by_the_sanitisers() -> None:
         "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    files = [__file__, os.path.join(os.path.dirname(__file__), "test_attention_int8.py")]
+    names = ("test_vpu_kernel.py", "test_attention_f32.py", "test_attention_int8.py")
+    files = [os.path.join(os.path.dirname(__file__), name) for name in names]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         env=environment,

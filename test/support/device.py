@@ -10,6 +10,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock
+
 from spu_ir.runtime.build import DEVICE, program_flags
 from spu_ir.runtime.cpu import host_levels
 
@@ -47,11 +49,13 @@ def build(source: Path, level: str, *, sanitise: bool = False, shared: bool = Tr
     for text in texts:
         key.update(text.read_bytes())
     target = _folder() / f"{source.stem}-{level}-{key.hexdigest()[:16]}{'.so' if shared else ''}"
-    if not target.exists():
-        part = target.with_suffix(f".part{os.getpid()}")
-        command = [compiler, *flags, str(source), "-o", str(part), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
-        part.replace(target)
+    # One process builds, the others wait for what it makes.
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            part = target.with_suffix(".part")
+            command = [compiler, *flags, str(source), "-o", str(part), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise AssertionError(f"{' '.join(command)}\n{done.stderr}")
+            part.replace(target)
     return target

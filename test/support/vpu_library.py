@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from support.device import build
 
-from spu_ir.runtime.build import find_compiler, program_flags
 from spu_ir.runtime.cpu import host_levels
+
+Array = NDArray[Any]
 
 SANITISED = "SPU_TEST_SANITISED"
 """Set (with the sanitiser's runtime preloaded) in the process that runs sanitised builds."""
-SANITISERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
 DEVICE = Path(__file__).parents[2] / "spu_ir" / "runtime" / "device"
 
 _C_TYPES = {
@@ -28,6 +28,23 @@ _C_TYPES = {
 
 LEVELS = ("c", host_levels()[-1]) if SANITISED in os.environ else host_levels()
 """The levels that the tests run: all that the host has."""
+
+
+# fmt: off
+SPECIAL = np.array([
+    0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 3e38, -3e38,
+    88.0, 89.5, -87.5, -104.5, 2147483648.0, -2147483904.0, 127.5, 255.5, 8388609.0,
+], np.float32)
+# fmt: on
+
+
+def floats(seed: int, *shape: int, special: bool = True, scale: float = 3.0) -> Array:
+    """Normal numbers, every fifth a special value where those are wanted."""
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal(shape) * scale).astype(np.float32)
+    if special:
+        x = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), x)
+    return x
 
 
 class Device:
@@ -60,23 +77,7 @@ def _argument(value: Any) -> Any:
 def device(level: str) -> Device:
     """The VPU's instructions, compiled for `level` exactly as programs are."""
     source = Path(__file__).with_name("vpu_kernel.c")
-    target = Path(mkdtemp(prefix="spu-vpu-")) / f"{level}.so"
-    sanitisers = SANITISERS if SANITISED in os.environ else ()
-    subprocess.run(
-        [
-            *find_compiler().command,
-            *program_flags(level),
-            *sanitisers,
-            "-fPIC",
-            "-shared",
-            f"-I{DEVICE}",
-            str(source),
-            "-o",
-            str(target),
-        ],
-        check=True,
-    )
-    return Device(target)
+    return Device(build(source, level, sanitise=SANITISED in os.environ))
 
 
 def assert_same_bits(got: np.ndarray[Any, Any], expected: Any) -> None:
