@@ -183,7 +183,7 @@ def with_earlier(
 def recorded(arguments: Sequence[str]) -> str:
     """The command as a report has it, without what names places of this machine."""
     kept: list[str] = []
-    places = ("--cache", "--python", "--from")
+    places = ("--cache", "--python", "--from", "--write")
     skip = False
     for argument in arguments:
         if not skip and not argument.startswith(tuple(f"{place}=" for place in places)):
