@@ -165,7 +165,7 @@ def compile(
     smoothing: bool = False,
     budget: float = 0.1,
     tolerance: float | None = None,
-    attention: Attention = "int8",
+    attention: Attention = "auto",
     shapes: Mapping[str, Any] | None = None,
     padding: Padding = "compute",
     threads: int | None = None,
@@ -189,7 +189,8 @@ def compile(
     `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16; with
     `tolerance` it stops where the estimated relative L2 error of the outputs is below that; the
     model's `options["estimated_error"]` says where it came to.
-    `attention` "fp32" leaves attention between the products in f32, which is slower.
+    `attention` "auto" is INT8 too, but in a model that was quantised before; "int8" and "fp32"
+    (slower) say so.
 
     `shapes` bounds run-time extents, `{"batch": (1, 64)}`, fixes them, `{"batch": 1}`, or gives
     an input's dims, `{"input": [1, 3, 224, 224]}`; `run` then takes any extents within the

@@ -14,14 +14,14 @@ from spu_ir.errors import SpuError
 
 Precision = Literal["fp32", "bf16", "int8", "mixed"]
 Activations = Literal["auto", "dynamic", "static"]
-Attention = Literal["int8", "fp32"]
+Attention = Literal["auto", "int8", "fp32"]
 Feeds: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "mixed")
 ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
-ATTENTIONS: tuple[Attention, ...] = ("int8", "fp32")
+ATTENTIONS: tuple[Attention, ...] = ("auto", "int8", "fp32")
 
 WITHOUT_FEEDS = "pass calibration=[feeds...], some inputs of the model (--calibration feeds.npz)"
 
@@ -37,7 +37,7 @@ class Quantisation:
     smoothing: bool = False
     budget: float = 0.1
     tolerance: float | None = None
-    attention: Attention = "int8"
+    attention: Attention = "auto"
 
     def check(self, *, calibrated: bool) -> None:
         """Raises SpuError for options that are unknown or need what is not there."""

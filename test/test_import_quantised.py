@@ -70,3 +70,6 @@ def test_imported_as_it_is(name: str, form: str, tmp_path: Path) -> None:
     products = [row for row in model.report() if row["op"] in ("spu.matmul", "spu.conv")]
     assert products
     assert {row["precision"] for row in products} == {"int8"}
+    attention = [row for row in model.report() if row["op"] == "spu.attention"]
+    assert all("quantised without its attention" in str(row["reason"]) for row in attention)
+    assert bool(attention) == (name == "block" and form == "dynamic")

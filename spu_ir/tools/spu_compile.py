@@ -107,9 +107,9 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--attention",
-        default="int8",
+        default="auto",
         metavar="A",
-        help="arithmetic of attention in INT8: int8 (default) or fp32",
+        help="attention in INT8: int8, fp32, or auto (default), int8 unless quantised before",
     )
     group.add_argument(
         "--observer",

@@ -75,11 +75,11 @@ def sparsify(ratio: int | None, precision: Precision) -> Passes:
     return (SparsifyPass(ratio=ratio, precision="bf16" if precision == "bf16" else "int8"),)
 
 
-def quantise(precision: Precision, activations: str = "auto", attention: str = "int8") -> Passes:
+def quantise(precision: Precision, activations: str = "auto", attention: str = "auto") -> Passes:
     """f32 -> the arithmetic of `precision`, and the weights' formats."""
     int8: Passes = (QuantisePass(mode=activations), ConvertBf16Pass(marked=True))
-    if attention == "int8":
-        int8 = (QuantiseAttentionPass(), *int8)
+    if attention != "fp32":
+        int8 = (QuantiseAttentionPass(mode=attention), *int8)
     convert: dict[Precision, Passes] = {
         "fp32": (),
         "bf16": (ConvertBf16Pass(),),

@@ -16,7 +16,11 @@ from xdsl.rewriter import InsertPoint
 from spu_ir.dialects.spu import AttentionOp, PackedAttentionOp, PackKeysOp, PackValuesOp
 from spu_ir.dialects.spu_attention import KEY_BLOCK
 from spu_ir.dialects.types import DYNAMIC, shape_of, ui8
-from spu_ir.transforms.rewriting import dims_of, is_kept_bf16
+from spu_ir.dialects.vpu import DequantiseOp
+from spu_ir.errors import SpuError
+from spu_ir.transforms.rewriting import PRECISION_REASON, dims_of
+
+MODES = ("auto", "int8")
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,31 @@ class QuantiseAttentionPass(ModulePass):
     `spu.attention` -> `spu.pack_keys`, `spu.pack_values` and `spu.packed_attention`.
 
     Queries, keys and values are quantised row by row at run time, each head for itself, so that
-    nothing needs calibration and no row depends on another. One that `choose-precision` keeps in
-    BF16 is left as it is.
+    nothing needs calibration and no row depends on another. In a model that was quantised before
+    it came here, mode `auto` leaves attention in f32, as whoever quantised it did; `int8` does not.
     """
 
     name = "quantise-attention"
     preserves: ClassVar[str] = "lossy(5e-2)"
 
+    mode: str = "auto"
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        for attention in [each for each in op.walk() if isinstance(each, AttentionOp)]:
-            if attention.on_tensors and not is_kept_bf16(attention):
+        if self.mode not in MODES:
+            raise SpuError(
+                f"quantise-attention has no mode {self.mode!r}",
+                remedy=f"it is one of {', '.join(MODES)}",
+            )
+        attentions = [
+            each for each in op.walk() if isinstance(each, AttentionOp) and each.on_tensors
+        ]
+        quantised = any(isinstance(each, DequantiseOp) for each in op.walk())
+        for attention in attentions:
+            if self.mode == "auto" and quantised:
+                attention.attributes[PRECISION_REASON] = StringAttr(
+                    "the model was quantised without its attention; attention='int8' does it"
+                )
+            else:
                 quantise_attention(attention)
 
     def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:

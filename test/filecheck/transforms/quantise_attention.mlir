@@ -1,4 +1,6 @@
 // RUN: spu-opt %s -p quantise-attention | filecheck %s
+// RUN: not spu-opt %s -p "quantise-attention{mode=int4}" 2>&1 | filecheck %s --check-prefix MODE
+// MODE: quantise-attention has no mode 'int4'; it is one of auto, int8
 // RUN: spu-opt %s -p "quantise-attention,bufferise,plan-memory,tile,canonicalize" | filecheck %s --check-prefix TILED
 
 // Blocks of 64 keys are counted at run time.
