@@ -34,15 +34,24 @@ def _folder() -> Path:
 
 
 @cache
-def build(source: Path, level: str, *, sanitise: bool = False, shared: bool = True) -> Path:
+def build(
+    source: Path,
+    level: str,
+    *,
+    sanitise: bool = False,
+    shared: bool = True,
+    optimise: str | None = None,
+) -> Path:
     """
     The shared library (or executable) of `source` at `level`, as strict as generated programs.
 
+    `optimise`, "-O1", replaces the level of optimisation that programs have.
     Built once for the same bytes of the source, the headers and the flags.
     """
     compiler = shutil.which(os.environ.get("CC", "gcc")) or "gcc"
     flags = [*program_flags(level), f"-I{DEVICE}"]
     flags += SANITISERS if sanitise else ()
+    flags += (optimise,) if optimise and not sanitise else ()
     flags += ("-shared", "-fPIC") if shared else ()
     texts = [source, *sorted(DEVICE.glob("*.h"))]
     key = hashlib.sha256(" ".join([compiler, *flags]).encode())
