@@ -123,6 +123,14 @@ def test_attention(
         assert_same_bits(np.concatenate(parts), want)
 
 
+def test_a_query_that_is_no_number_is_0(c: Device) -> None:
+    q, k, v = floats(1, 7, 32), floats(2, 70, 32), floats(3, 70, 32)
+    q[2, 5] = np.nan
+    heads = packed(c, k, v)
+    want = golden.attention_int8(q, *heads, keys=70, depth=32, scale=float(32**-0.5))
+    assert_same_bits(attend(c, q, heads, None, 70, 32), want)
+
+
 @pytest.mark.parametrize("away", [-np.inf, np.finfo(np.float32).min, -10000.0])
 @pytest.mark.parametrize("real", [1, 40, 64, 100, 530])
 def test_masked_keys_behind_the_last_are_as_none(c: Device, real: int, away: float) -> None:

@@ -233,6 +233,12 @@ def quantise_rows(x: F32, zero: int = 128) -> tuple[NDArray[np.uint8], F32]:
     """
     if zero != 128:
         return _quantise_rows_from(np.asarray(x, dtype=np.float32), zero)
+    values, scale, _ = symmetric_rows(x)
+    return (values + 128).astype(np.uint8), scale
+
+
+def symmetric_rows(x: F32) -> tuple[I32, F32, F32]:
+    """Rows of `x[..., n]` as -127..127, scales max|x| / 127 (or 1), and 127 / max|x| (or 0)."""
     with np.errstate(all="ignore"):
         x = np.asarray(x, dtype=np.float32)
         peak = lanes(np.abs(x), 0.0, lambda a, b: maximum(b, a))
@@ -242,7 +248,7 @@ def quantise_rows(x: F32, zero: int = 128) -> tuple[NDArray[np.uint8], F32]:
         t = x * inverse[..., None]
         t = np.where(np.isnan(t), _f(0.0), t)
         t = minimum(maximum(t, _f(-127.0)), _f(127.0))
-        return (np.rint(t).astype(np.int32) + 128).astype(np.uint8), scale
+        return np.rint(t).astype(np.int32), scale, inverse
 
 
 def _quantise_rows_from(x: F32, zero: int) -> tuple[NDArray[np.uint8], F32]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .numerics import F32, exp, lanes, log, max_lanes, maximum, minimum
+from .numerics import F32, exp, log, max_lanes, maximum, symmetric_rows
 from .numerics_vpu import quiet, reciprocal
 
 KEY_BLOCK = 64
@@ -27,20 +27,6 @@ def blocks_of(keys: int) -> int:
     return -(-keys // KEY_BLOCK)
 
 
-@quiet
-def _rows(x: F32) -> tuple[NDArray[np.int32], F32, F32]:
-    """Rows of `x [..., n]` as -127..127, their scales and 127 / max|x| (0 for a row of zeros)."""
-    peak = lanes(np.abs(x), 0.0, lambda a, b: maximum(b, a))
-    empty = peak == 0
-    scale = np.where(empty, np.float32(1), peak / np.float32(127)).astype(np.float32)
-    divisor = np.where(empty, np.float32(1), peak)
-    inverse = np.where(empty, np.float32(0), np.float32(127) / divisor).astype(np.float32)
-    t = x * inverse[..., None]
-    t = np.where(np.isnan(t), np.float32(0), t)
-    t = minimum(maximum(t, np.float32(-127)), np.float32(127))
-    return np.rint(t).astype(np.int32), scale, inverse
-
-
 def _padded(x: NDArray[Any], axis: int, length: int, fill: float) -> NDArray[Any]:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, length - x.shape[axis])
@@ -54,7 +40,7 @@ def pack_keys(k: F32) -> tuple[NDArray[np.uint8], F32]:
 
     Every key has its own scale; its zero point is 128. Behind the last key the scale is 0.
     """
-    values, scale, _ = _rows(k)
+    values, scale, _ = symmetric_rows(k)
     keys, depth = k.shape[-2:]
     blocks, quads = blocks_of(keys), -(-depth // 4)
     whole = _padded(_padded(values, -1, 4 * quads, 0), -2, blocks * KEY_BLOCK, 0)
@@ -70,7 +56,7 @@ def pack_values(v: F32) -> tuple[NDArray[np.int8], F32]:
     The channels are padded to a multiple of 16. Every row has its own scale, of which there are
     the inverse and the binary logarithm; behind the last row they are 0 and -infinity.
     """
-    values, scale, inverse = _rows(v)
+    values, scale, inverse = symmetric_rows(v)
     keys, depth = v.shape[-2:]
     blocks, wide = blocks_of(keys), -(-depth // 16) * 16
     whole = _padded(_padded(values, -1, wide, 0), -2, blocks * KEY_BLOCK, 0).astype(np.int8)
@@ -133,7 +119,7 @@ def attention_int8(
     query row, row r sees keys 0 to causal_first + r. No key at all gives 0.
     """
     lead, rows = q.shape[:-2], q.shape[-2]
-    query, query_scale, _ = _rows(q)
+    query, query_scale, _ = symmetric_rows(q)
     query_scale = (query_scale * np.float32(scale)) * LOG2_E
     blocks, quads = k.shape[-4:-2]
     whole_keys = np.swapaxes(k, -3, -2).reshape(*lead, blocks * KEY_BLOCK, 4 * quads)

@@ -159,7 +159,7 @@ def epilogue(
         if residual is not None:
             v = v + residual
         if activation is not None:
-            v = (TABLES.get(activation) or ACTIVATIONS[activation])(v)
+            v = {**ACTIVATIONS, **TABLES}[activation](v)
     return v
 
 

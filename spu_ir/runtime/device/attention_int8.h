@@ -27,19 +27,10 @@ enum {
 
 /* ---- packing ---------------------------------------------------------------------------- */
 
-/* the scale max|x| / 127 of a row of n floats (1 of a row of zeros), and 127 / max|x| */
-SPU_INLINE float spu_head_scale(const float *x, int32_t n, float *inverse) {
-  f32x16 most = spu_splat(0.0f);
-  for (int32_t c = 0; c < n; c += 16)
-    most = spu_max(spu_abs(spu_load_f32(x + c, n - c < 16 ? n - c : 16)), most);
-  const float peak = spu_tree_max(most);
-  *inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
-  return peak == 0.0f ? 1.0f : peak / 127.0f;
-}
-
 /* `count` <= 16 floats as -127..127 */
 SPU_INLINE i32x16 spu_head_values(const float *x, int32_t count, float inverse) {
-  return spu_quantise(spu_load_f32(x, count), inverse, 0, -127, 127);
+  const i32x16 v = spu_quantise(spu_load_f32(x, count), inverse, 0, -127, 127);
+  return (i32x16)((u32x16)v << 24) >> 24; /* NaN is right in the low byte only */
 }
 
 /*
@@ -55,7 +46,7 @@ static inline void spu_pack_keys(const float *k, int64_t stride, int64_t keys, i
     uint8_t *to =
         packed + key / SPU_KEY_BLOCK * quads * 256 + key % SPU_KEY_BLOCK * 4;
     float inverse;
-    scale[key] = spu_head_scale(from, d, &inverse);
+    scale[key] = spu_row_scale(from, d, &inverse);
     for (int32_t c = 0; c < d; c += 16)
       spu_store_u8(row + c, spu_head_values(from + c, d - c < 16 ? d - c : 16, inverse) + 128,
                    16);
@@ -75,7 +66,7 @@ static inline void spu_pack_values(const float *v, int64_t stride, int64_t keys,
   const int64_t padded = (keys + SPU_KEY_BLOCK - 1) / SPU_KEY_BLOCK * SPU_KEY_BLOCK;
   for (int64_t key = 0; key < padded; key++) {
     float by;
-    level[key] = key < keys ? spu_head_scale(v + key * stride, d, &by) : 0.0f;
+    level[key] = key < keys ? spu_row_scale(v + key * stride, d, &by) : 0.0f;
     inverse[key] = key >= keys ? 0.0f : by == 0.0f ? 1.0f : by;
   }
   for (int64_t key = 0; key < padded; key += 16) {
@@ -99,13 +90,6 @@ typedef int16_t i16x32 __attribute__((vector_size(64)));
 typedef uint16_t u16x32 __attribute__((vector_size(64)));
 
 /* ---- products of bytes ------------------------------------------------------------------ */
-
-/* Nothing, on a vector register: GCC must not see that accumulators begin equal, or it copies. */
-#if defined(SPU_AVX512)
-#define SPU_HELD(v) __asm__("" : "+v"(v))
-#else
-#define SPU_HELD(v) (void)0
-#endif
 
 #if defined(__AVX2__) && !defined(SPU_AVX512)
 /* half a vector of spu_dot4, without vpmaddubsw, which would saturate */
@@ -154,7 +138,7 @@ SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERIES][4], const void *lanes,
     SPU_UNROLL
     for (int g = 0; g < groups; g++) {
       x[g] = spu_lane_bytes(l + 64 * g);
-      SPU_HELD(x[g]);
+      SPU_PIN(x[g]);
     }
     SPU_UNROLL
     for (int r = 0; r < SPU_QUERIES; r++) {
@@ -218,7 +202,7 @@ SPU_STAGE void spu_attention_query(spu_attention_tile *t, const float *q, int64_
     /* rows that do not exist repeat the last one */
     const float *row = q + (r < rows ? r : rows - 1) * stride;
     float inverse;
-    t->query_scale[r] = (spu_head_scale(row, d, &inverse) * scale) * SPU_LOG2_E;
+    t->query_scale[r] = (spu_row_scale(row, d, &inverse) * scale) * SPU_LOG2_E;
     i32x16 sum = spu_isplat(0);
     for (int32_t c = 0; c < d; c += 16) {
       const int32_t count = d - c < 16 ? d - c : 16;
@@ -276,7 +260,7 @@ SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k,
       SPU_UNROLL
       for (int g = 0; g < 4; g++) {
         acc[r][g] = spu_isplat(t->query_start[r]);
-        SPU_HELD(acc[r][g]);
+        SPU_PIN(acc[r][g]);
       }
     }
     spu_head_products(acc, k + b * quads * 256, 256, t->query, 4 * quads, quads, 4, 1);
@@ -353,7 +337,7 @@ SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_
       SPU_UNROLL
       for (int g = 0; g < lanes; g++) {
         acc[r][g] = spu_isplat(0);
-        SPU_HELD(acc[r][g]);
+        SPU_PIN(acc[r][g]);
       }
     }
     spu_head_products(acc, values, 4 * wide, t->bytes[b * SPU_QUERIES], SPU_KEY_BLOCK,

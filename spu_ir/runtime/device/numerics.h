@@ -28,6 +28,16 @@ typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef uint8_t u8x16 __attribute__((vector_size(16)));
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 
+/*
+ * Nothing, on a vector register of AVX-512. Without it GCC sees that accumulators begin equal, or
+ * what becomes of them, and copies all of them in every turn of a loop.
+ */
+#if defined(SPU_AVX512)
+#define SPU_PIN(v) __asm__("" : "+v"(v))
+#else
+#define SPU_PIN(v) (void)0
+#endif
+
 /* ---- values ---------------------------------------------------------------------------- */
 
 SPU_INLINE f32x16 spu_splat(float x) {
@@ -349,6 +359,16 @@ SPU_TREE(spu_tree_sum, SPU_SCALAR_ADD, add)
 SPU_TREE(spu_tree_prod, SPU_SCALAR_MUL, mul)
 SPU_TREE(spu_tree_max, SPU_SCALAR_MAX, max)
 SPU_TREE(spu_tree_min, SPU_SCALAR_MIN, min)
+
+/* the scale max|x| / 127 of a row of n floats (1 of a row of zeros), and 127 / max|x| (0) */
+SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {
+  f32x16 most = spu_splat(0.0f);
+  for (int64_t j = 0; j < n; j += 16)
+    most = spu_max(spu_abs(spu_load_f32(x + j, n - j < 16 ? n - j : 16)), most);
+  const float peak = spu_tree_max(most);
+  *inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
+  return peak == 0.0f ? 1.0f : peak / 127.0f;
+}
 
 #include "polynomials.h"
 

@@ -19,12 +19,7 @@
 #define SPU_I8_ROWS_2 12
 #define SPU_I8_ROWS_4 6
 
-/*
- * Nothing, on a vector register. Without it GCC sees that accumulators begin equal, or what
- * becomes of them, and copies all of them in every turn of the loop.
- */
-#define SPU_PIN(v) __asm__("" : "+v"(v))
-/* likewise, and operations stay in the order written */
+/* as SPU_PIN, and operations stay in the order written */
 #define SPU_STEP(v) __asm__ volatile("" : "+v"(v))
 
 typedef __m512i spu_i8_sums[SPU_MAX_ROWS][SPU_MAX_SHARE];

@@ -238,11 +238,8 @@ static inline void vpu_rms_norm_f32(const float *x, const float *gamma, float *y
 
 /* q = round(x * (127 / max|x|)) + 128, *scale = max|x| / 127 (1 for a row of zeros) */
 static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale, int64_t n) {
-  f32x16 acc = spu_splat(0.0f);
-  VPU_ROW_LOOP(x, n, acc, spu_max(spu_abs(v), acc));
-  const float peak = spu_tree_max(acc);
-  const float inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
-  *scale = peak == 0.0f ? 1.0f : peak / 127.0f;
+  float inverse;
+  *scale = spu_row_scale(x, n, &inverse);
   for (int64_t j = 0; j < n; j += 16) {
     const int64_t count = n - j < 16 ? n - j : 16;
     const f32x16 v = spu_load_f32(x + j, count);
