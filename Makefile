@@ -75,26 +75,22 @@ clean: ## remove everything that these commands made
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --no-deps: the lock is the whole list, see its head. The stamp is last, so a broken install is redone.
-$(INSTALLED): requirements/lock.txt pyproject.toml
+define environment
 	@requirements/check.sh $(PYTHON)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP_INSTALL) -r requirements/lock.txt
-	$(BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP_INSTALL) $(patsubst %,-r %,$(filter %.txt,$^))
+	$(@D)/bin/python $(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
+endef
+
+$(INSTALLED): requirements/lock.txt pyproject.toml
+	$(environment)
 
 $(TORCH_INSTALLED): requirements/lock.txt requirements/torch.txt pyproject.toml
-	@requirements/check.sh $(PYTHON)
-	$(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_BIN)/python $(PIP_INSTALL) -r requirements/lock.txt -r requirements/torch.txt
-	$(TORCH_BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
-	@touch $@
+	$(environment)
 
 $(BENCH_INSTALLED): requirements/lock.txt requirements/bench.txt pyproject.toml
-	@requirements/check.sh $(PYTHON)
-	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_BIN)/python $(PIP_INSTALL) -r requirements/lock.txt -r requirements/bench.txt
-	$(BENCH_BIN)/python $(PIP_INSTALL) --no-build-isolation -e .
-	@touch $@
+	$(environment)
 
 $(DEEPSPARSE_INSTALLED): requirements/deepsparse.txt
 	$(PYTHON311) -m venv $(DEEPSPARSE_VENV)
