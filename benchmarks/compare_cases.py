@@ -11,6 +11,7 @@ import onnx
 from spu_ir.errors import SpuError
 from spu_ir.zoo import ConformerConfig, published
 from spu_ir.zoo.conformer_model import STRIDES
+from spu_ir.zoo.resnet import ResNetConfig
 
 from .fidelity_cases import CALIBRATION_FEEDS, CALIBRATION_SEED, MEASURED_SEED, Case, Feeds, case
 
@@ -70,7 +71,9 @@ class Subject:
         if isinstance(config, ConformerConfig):
             steps = config.width // STRIDES
             return f"{config.channels} x {config.height} x {config.width}, {steps} steps"
-        return f"{self.seq} tokens" if self.seq else f"3 x {config.image} x {config.image}"  # type: ignore[union-attr]
+        if isinstance(config, ResNetConfig):
+            return f"3 x {config.image} x {config.image}"
+        return f"{self.seq} tokens"
 
 
 def unpadded(feeds: Feeds) -> Feeds:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
@@ -43,11 +44,12 @@ class Engine(Protocol):
     def throughput(self) -> float: ...
 
 
-class _Plain:
+class _Plain(ABC):
     """Answers one batch after the other."""
 
+    @abstractmethod
     def run(self) -> dict[str, Array]:
-        raise NotImplementedError
+        """The outputs of one batch, by name."""
 
     def throughput(self) -> float:
         """The seconds that a batch takes when many are waiting."""
