@@ -229,6 +229,59 @@ def test_the_command_itself_says_one_line_and_fails(folder: Path) -> None:
     assert os.listdir() == ["m.onnx"]
 
 
+def counting() -> list[NodeProto]:
+    """Adds up all numbers below 2^33."""
+    bounds = [
+        node("Constant", [], [name], value=helper.make_tensor(name, TensorProto.INT64, [], [value]))
+        for name, value in (("first", 0), ("limit", 1 << 33), ("step", 1))
+    ]
+    return [
+        *bounds,
+        node("Range", ["first", "limit", "step"], ["numbers"], name="count"),
+        node("Cast", ["numbers"], ["floats"], to=FLOAT, name="cast"),
+        node("ReduceSum", ["floats"], ["sum"], keepdims=0, name="sum"),
+        node("Add", ["x", "sum"], ["y"], name="add"),
+    ]
+
+
+def doubling() -> list[NodeProto]:
+    """Four numbers, and 40 times all so far with all of their opposites."""
+    start = helper.make_tensor("v0", TensorProto.INT64, [4], [1, 2, 3, 4])
+    doubles = [
+        [
+            node("Neg", [f"v{i}"], [f"n{i}"], name=f"neg{i}"),
+            node("Concat", [f"v{i}", f"n{i}"], [f"v{i + 1}"], axis=0, name=f"double{i}"),
+        ]
+        for i in range(40)
+    ]
+    return [
+        node("Constant", [], ["v0"], value=start),
+        *(made for pair in doubles for made in pair),
+        node("Cast", ["v40"], ["floats"], to=FLOAT),
+        node("ReduceSum", ["floats"], ["sum"], keepdims=0),
+        node("Add", ["x", "sum"], ["y"]),
+    ]
+
+
+@pytest.mark.parametrize(("make", "word"), [(counting, "elements"), (doubling, "absurd")])
+def test_no_few_nodes_take_all_memory(
+    make: Callable[[], list[NodeProto]], word: str, folder: Path
+) -> None:
+    (folder / "m.onnx").write_bytes(model(*make(), weights={}).SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-m", "spu_ir.tools.spu_compile", "m.onnx", "-o", "m.spu", *SHAPES],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: node '")
+    assert word in done.stderr
+    assert os.listdir() == ["m.onnx"]
+
+
 # ---- files and the machine
 
 

@@ -22,7 +22,11 @@ from spu_ir.dialects.types import DYNAMIC
 from spu_ir.errors import SpuError
 
 from .checks import first_line, subgraphs
-from .limits import element_of_data_type
+from .limits import element_of_data_type, tensor_bytes
+
+
+PROPAGATED_ELEMENTS = 1 << 20
+"""Most elements of a vector of integers whose values inference follows."""
 
 
 @dataclass
@@ -42,9 +46,18 @@ def run_inference(model: ModelProto, *, strict: bool) -> Inferred:
 
     Raises SpuError when ONNX finds shapes that do not fit (all of them only if `strict`).
     """
+    # Without values first: ONNX would make a long list of numbers of a Range over 2^33 of them.
+    plain = _infer(model, strict=False, values=False)
+    if _longest(plain) > PROPAGATED_ELEMENTS:
+        return _infer(model, strict=strict, values=False) if strict else plain
+    return _infer(model, strict=strict, values=True)
+
+
+def _infer(model: ModelProto, *, strict: bool, values: bool) -> Inferred:
+    """ONNX's inference; with `values`, of shapes that are computed from shapes too."""
     try:
         inferred = shape_inference.infer_shapes(
-            model, check_type=True, strict_mode=strict, data_prop=True
+            model, check_type=True, strict_mode=strict, data_prop=values
         )
     except (shape_inference.InferenceError, ValueError, RuntimeError, MemoryError) as error:
         raise SpuError(
@@ -52,6 +65,19 @@ def run_inference(model: ModelProto, *, strict: bool) -> Inferred:
             remedy="check the shapes given and the node's inputs",
         ) from None
     return _collect(inferred.graph)
+
+
+def _longest(inferred: Inferred) -> int:
+    """The most elements of a vector of integers, whose values ONNX's inference would follow."""
+    sizes = [_longest(inner) for inner in inferred.subgraphs.values()]
+    for proto in inferred.types.values():
+        tensor = proto.tensor_type
+        if (
+            tensor.elem_type in (TensorProto.INT32, TensorProto.INT64)
+            and len(tensor.shape.dim) == 1
+        ):
+            sizes.append(tensor.shape.dim[0].dim_value)
+    return max(sizes, default=0)
 
 
 def _collect(graph: GraphProto) -> Inferred:
@@ -126,6 +152,8 @@ def value_type(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else DYNAMIC
         for dim in tensor.shape.dim
     ]
+    if DYNAMIC not in shape:
+        tensor_bytes(shape, element, what, **place)
     named = [
         f"{axis}:{known(dim.dim_param)}"
         for axis, dim in enumerate(tensor.shape.dim)

@@ -78,13 +78,15 @@ def element_of_data_type(data_type: int, what: str, **place: str | None) -> Elem
     return element
 
 
-def tensor_bytes(dims: Sequence[int], element: ElementType, what: str) -> int:
-    """The bytes of a tensor of these dims. Raises SpuError when they are absurd."""
+def tensor_bytes(dims: Sequence[int], element: ElementType, what: str, **place: str | None) -> int:
+    """The bytes of a tensor of these dims. Raises SpuError at `place` when they are absurd."""
     if len(dims) > MAX_RANK:
-        raise SpuError(f"{what} has {len(dims)} axes, at most {MAX_RANK} are supported")
+        raise SpuError(f"{what} has {len(dims)} axes, at most {MAX_RANK} are supported", **place)
     if any(dim < 0 for dim in dims):
-        raise SpuError(f"{what} has a negative size: {list(dims)}")
+        raise SpuError(f"{what} has a negative size: {list(dims)}", **place)
     size = prod(dims) * numpy_dtype(element).itemsize
     if size > MAX_TENSOR_BYTES:
-        raise SpuError(f"{what} of shape {list(dims)} declares {size} bytes, which is absurd")
+        raise SpuError(
+            f"{what} of shape {list(dims)} declares {size} bytes, which is absurd", **place
+        )
     return size

@@ -43,7 +43,7 @@ class FoldConstantsPass(ModulePass):
 
     Sizes and shapes that are static count as constants, through the `Shape`, `Gather`, `Slice`
     and `Concat` that exporters compute with them. An op is folded when its inferred result has
-    at most `limit` elements or no more bytes than its operands, and while all results together
+    at most `limit` elements or no more than its operands, and while all results together
     have not added more than `total` elements, so that a tiny file cannot allocate gigabytes.
     `DequantizeLinear` is not folded, nor is anything random. `Identity`, `Dropout` and casts to
     the same type disappear, and so does an `If` on a constant.
@@ -53,7 +53,7 @@ class FoldConstantsPass(ModulePass):
     preserves: ClassVar[str] = "exact"
 
     limit: int = 1 << 22
-    total: int = 1 << 27
+    total: int = 1 << 26
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         store = store_of(ctx)
@@ -134,17 +134,19 @@ class _Folder:
         if not all(is_constant(value) for value in present):
             return None
         sizes = [size_of(result) for result in op.results]
-        operands = sum(size_of(value) or 0 for value in present)
-        grown = sum(size or 0 for size in sizes) - operands
-        if None in sizes or (grown > 0 and (grown + operands > self.limit)):
+        made = sum(size or 0 for size in sizes)
+        distinct = {value: size_of(value) or 0 for value in present}
+        if None in sizes or (made > sum(distinct.values()) and made > self.limit):
             return None
-        if grown > self.left[0]:
+        # What others still use stays: a chain of `Concat(x, Neg(x))` doubles with every step.
+        last = sum(size for v, size in distinct.items() if all(u.operation is op for u in v.uses))
+        if made - last > self.left[0]:
             return None
         results = self.evaluator.run(op, [constant(value, self.store) for value in op.operands])
         arrays = [result for result in results if isinstance(result, np.ndarray)]
         if len(arrays) != len(op.results):
             return None
-        self.left[0] -= max(grown, 0)
+        self.left[0] -= max(made - last, 0)
         return arrays
 
     def inline_if(self, op: OnnxOp) -> bool:
