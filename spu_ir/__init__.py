@@ -15,6 +15,7 @@ from spu_ir.errors import SpuError
 if TYPE_CHECKING:
     from spu_ir.api import compile, sensitivity
     from spu_ir.runtime.model import CompiledModel, load
+    from spu_ir.targets import Target
     from spu_ir.transforms.sensitivity import SensitivityReport
 
 _LAZY = {
@@ -23,12 +24,14 @@ _LAZY = {
     "load": "spu_ir.runtime.model",
     "SensitivityReport": "spu_ir.transforms.sensitivity",
     "sensitivity": "spu_ir.api",
+    "Target": "spu_ir.targets",
 }
 
 __all__ = [
     "CompiledModel",
     "SensitivityReport",
     "SpuError",
+    "Target",
     "__version__",
     "compile",
     "load",

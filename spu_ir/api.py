@@ -24,6 +24,8 @@ from spu_ir.quantisation import (
     Quantisation,
     check,
 )
+from spu_ir.targets import Target
+from spu_ir.targets.target import target_option
 from spu_ir.tools.dump import DUMP_VARIABLE, dump_callback
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 Padding = Literal["compute", "skip"]
 """Whether padded rows of a batch are computed as any others, or left out."""
 
-TARGETS = ("s4", "s10", "s30")
 PADDINGS: tuple[Padding, ...] = ("compute", "skip")
 
 
@@ -95,7 +96,7 @@ def lower(
     calibration: Iterable[Feeds] | None = None,
     quantisation: Quantisation | None = None,
     shapes: Mapping[str, Any] | None = None,
-    target: str = "s4",
+    target: str | os.PathLike[str] | Target = "s4",
     padding: Padding = "compute",
     progress: Progress | None = None,
 ) -> tuple[Program, Compilation]:
@@ -110,7 +111,7 @@ def lower(
 
     quantisation = quantisation or Quantisation(precision)
     precision = quantisation.precision
-    check("target", target, TARGETS)
+    card = Target.load(target)
     check("padding", padding, PADDINGS)
     quantisation.check(calibrated=calibration is not None)
     job = _to_tensors(model, precision, sparsity, shapes, progress, padding)
@@ -122,7 +123,7 @@ def lower(
     job.run("tiled", pipelines.MEMORY)
     job.report("emit C", 0, 1)
     settings = (
-        f"target {target}, precision {precision}, sparsity {sparsity or 'as given'}, "
+        f"target {card.name}, precision {precision}, sparsity {sparsity or 'as given'}, "
         f"padding {padding}"
     )
     program = emit_program(job.module, job.ctx, report, settings)
@@ -155,7 +156,7 @@ def _to_tensors(
 def compile(
     model: str | os.PathLike[str] | ModelProto | bytes,
     *,
-    target: str = "s4",
+    target: str | os.PathLike[str] | Target = "s4",
     precision: Precision = "int8",
     sparsity: int | None = None,
     calibration: Iterable[Feeds] | None = None,
@@ -171,13 +172,15 @@ def compile(
     threads: int | None = None,
     progress: Progress | None = None,
     levels: Sequence[str] | None = None,
+    device: int | None = None,
 ) -> CompiledModel:
     """
     Compile an ONNX model (a path, a proto, or the bytes of a file) for a card.
 
-    `target` is one of "s4", "s10", "s30". `precision` is "fp32", "bf16", "int8" or "mixed", which
-    is "int8" but for the layers that it would hurt most. `sparsity` prunes the weights to one in
-    2, 4, 8, 16 or 32; None keeps them, and uses whatever zeros they have.
+    `target` is "s4", "s10", "s30", or a TOML file that describes another (docs/device-model.md);
+    what the program computes does not depend on it. `precision` is "fp32", "bf16", "int8" or
+    "mixed", which is "int8" but for the layers that it would hurt most. `sparsity` prunes the
+    weights to one in 2, 4, 8, 16 or 32; None keeps them, and uses whatever zeros they have.
 
     Of INT8 (docs/quantisation.md): `calibration` is an iterable of feeds, a generator too, which
     convolutions need. `activations` "dynamic" gives each row of an input a scale at run time,
@@ -198,6 +201,8 @@ def compile(
     attention has a padding mask (docs/padding.md); "compute" computes all. `threads` limits a
     run's threads (default: the processors of this process). `progress(what, done, total)` is
     called as work proceeds. `levels` are the ISA levels to build (default: the host's best).
+    `device` is the card of this machine to put the model on (default: the first that has the
+    target's chip; docs/devices.md).
 
     Raises SpuError for anything wrong with the model, the arguments or the machine.
     """
@@ -235,12 +240,14 @@ def compile(
         threads=threads,
         stages=job.stages,
         options={
-            "target": target,
+            "target": target_option(target),
             **asdict(quantisation),
             "sparsity": sparsity,
             "padding": padding,
             "estimated_error": job.estimate,
         },
+        device=device,
+        name=Path(model).stem if isinstance(model, str | os.PathLike) else "model",
     )
 
 

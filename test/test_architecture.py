@@ -19,12 +19,14 @@ LINKS = ("codegen", "dialects", "runtime")
 # Layer -> what of the project it may import, besides itself. Those not listed may import all.
 MAY_IMPORT = {
     "errors": set[str](),
+    "targets": {"errors"},
     "dialects": set[str](),
     "frontend": {"dialects", "errors"},
     "interpreters": {"dialects", "errors"},
     "packing": {"dialects", "errors"},
     "transforms": {"dialects", "errors", "frontend", "interpreters", "packing"},
-    "runtime": {"_version", "errors"},
+    "schedule": {"errors", "targets"},
+    "runtime": {"_version", "errors", "schedule", "targets"},
     "codegen": {"_version", "dialects", "errors", "packing", "runtime.program"},
     "zoo": {"errors", "packing", "sparsify"},
 }
