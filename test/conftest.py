@@ -23,4 +23,6 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Compiled libraries are cached in the session's folder, not the user's."""
     folder = str(tmp_path_factory.mktemp("cache"))
     os.environ["SPU_IR_CACHE"] = folder
+    # What runs on cards is counted among the session's own processes; each worker has its own.
+    os.environ["SPU_IR_RUNTIME"] = str(tmp_path_factory.mktemp("runtime"))
     return folder

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,12 +22,16 @@ from spu_ir.runtime.package import Package, Verify, read_package, write_package
 from spu_ir.runtime.program import Array, Extent, Json, Port, Program, check_ports
 from spu_ir.runtime.weights import pack_weights
 
+if TYPE_CHECKING:
+    from spu_ir.runtime.cards_placement import Placement
+
 LAST_STAGE = "tiled"
 """The name of the stage that a package keeps: tiled and scheduled, printed to C as it is."""
 
 _FAILURES = {
     1: "an extent is outside the bounds that the program was compiled for",
     2: "an index among the inputs is outside the axis that it selects from",
+    3: "an image's geometry among the inputs is impossible, or reaches outside the image",
 }
 
 
@@ -53,12 +57,16 @@ class CompiledModel:
         threads: int | None = None,
         stages: Mapping[str, str] | None = None,
         save_levels: Iterable[str] = (),
+        device: int | None = None,
+        name: str = "model",
     ):
         """
         Load the best library in `package` for this host, to run on `threads` threads.
 
         `stages` has the texts of `ir` by name; `save_levels` are the levels that `save`
-        writes unless told otherwise. Raises SpuError as `select_level` and `load_library`.
+        writes unless told otherwise. `device` is the card that it is put on, by default the
+        first that has its chip; `name` is what `spu-smi` calls it. Raises SpuError as
+        `select_level` and `load_library`, and if the card cannot take the model.
         """
         self.inputs = package.inputs
         self.outputs = package.outputs
@@ -72,6 +80,8 @@ class CompiledModel:
         self._weights = package.weights.address()
         # As many runs at once as threads are useful.
         self._arenas = ArenaPool(max(self.threads, default_threads()))
+        self._closed = False
+        self._placement = self._place(device, name)
 
     @classmethod
     def from_program(
@@ -82,12 +92,15 @@ class CompiledModel:
         threads: int | None = None,
         stages: Mapping[str, str] | None = None,
         options: Mapping[str, Json] | None = None,
+        device: int | None = None,
+        name: str = "model",
     ) -> CompiledModel:
         """
         The model of a program just compiled.
 
         `libraries` are what `build` made of it (default: built now, for this host's best
-        level). `options` say how it was compiled and are kept in its package.
+        level). `options` say how it was compiled and are kept in its package. `device` and
+        `name` are as `compile` has them.
         """
         check_ports(program.inputs, program.outputs, program.extents)
         package = Package(
@@ -101,7 +114,14 @@ class CompiledModel:
             report=copy.deepcopy(program.report),
             options=dict(options or {}),
         )
-        return cls(package, threads=threads, stages=stages, save_levels=architecture_levels())
+        return cls(
+            package,
+            threads=threads,
+            stages=stages,
+            save_levels=architecture_levels(),
+            device=device,
+            name=name,
+        )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """
@@ -111,11 +131,18 @@ class CompiledModel:
         SPU_IR_POISON=1 in the environment, scratch memory and outputs are filled with 0xCD
         first. Raises SpuError if an input is missing, unknown, or has the wrong dtype or
         shape, if an extent is out of bounds or not the same in all inputs, or memory is
-        short.
+        short, the model was closed, or it runs in a forked child for the first time and its card
+        is full.
         """
+        if self._closed:
+            raise SpuError("the model was closed", remedy="load or compile it again")
         arrays = self._match(feeds)
         library = self._library
-        extents = library.extents(self._extents_of(arrays))
+        placement = self._placement
+        if placement is not None:
+            placement.begin()
+        values = self._extents_of(arrays)
+        extents = library.extents(values)
         poison = os.environ.get("SPU_IR_POISON") == "1"
         results: list[Array] = []
         for number, port in enumerate(self.outputs):
@@ -137,6 +164,9 @@ class CompiledModel:
             )
         if code != 0:
             raise SpuError(f"the run failed: {_FAILURES.get(code, f'code {code}')}")
+        if placement is not None:
+            samples = arrays[0].shape[0] if arrays and arrays[0].ndim else 1
+            placement.record(tuple(values), samples)
         return {port.name: array for port, array in zip(self.outputs, results, strict=True)}
 
     def save(self, path: str | os.PathLike[str], *, levels: Iterable[str] | None = None) -> None:
@@ -167,6 +197,18 @@ class CompiledModel:
         """
         export_package(Path(folder), self._package)
 
+    @property
+    def device(self) -> int | None:
+        """The device index of the card that it is on (docs/devices.md); None without one."""
+        return None if self._placement is None else self._placement.device.index
+
+    def close(self) -> None:
+        """Take the model off its card; it does not run any more. More than once does nothing."""
+        self._closed = True
+        placement, self._placement = self._placement, None
+        if placement is not None:
+            placement.close()
+
     def report(self) -> list[dict[str, Json]]:
         """How each layer was compiled, one row a layer; a copy."""
         return copy.deepcopy(self._package.report)
@@ -192,6 +234,12 @@ class CompiledModel:
         ports = ", ".join(map(str, self.inputs))
         results = ", ".join(map(str, self.outputs))
         return f"<CompiledModel {ports} -> {results}; {self.level}, {self.threads} threads>"
+
+    def _place(self, device: int | None, name: str) -> Placement | None:
+        # Here, since a program can be built and printed without any of it.
+        from spu_ir.runtime.cards_model import place
+
+        return place(self, self._package, self._library, device, name)
 
     def _match(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The inputs in order, contiguous and aligned, of the right dtype and rank."""
@@ -262,7 +310,11 @@ class CompiledModel:
 
 
 def load(
-    path: str | os.PathLike[str], *, threads: int | None = None, verify: Verify = "once"
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    verify: Verify = "once",
+    device: int | None = None,
 ) -> CompiledModel:
     """
     Load the model that `save` wrote to the folder `path`. Needs no compiler.
@@ -270,12 +322,16 @@ def load(
     `threads` bounds the threads of one run (default: SPU_IR_THREADS, else the processors of
     this process). `verify` is when the weights are held against their digest: "once" as long
     as the file is untouched, or "always"; code always is. A package contains native code, and
-    digests detect damage, not malice. Raises SpuError, naming the file, for a package that is
-    incomplete, damaged, of another version or for another processor.
+    digests detect damage, not malice. `device` is the card to put it on (default: the first with
+    its chip; docs/devices.md). Raises SpuError, naming the file, for a package that is incomplete,
+    damaged, of another version or for another processor, and, with the numbers, for a full card.
     """
     if verify not in ("once", "always"):
         raise SpuError(f"verify={verify!r} is unknown", remedy="use 'once' or 'always'")
-    return CompiledModel(read_package(Path(path), verify), threads=threads)
+    name = Path(path).resolve().stem
+    return CompiledModel(
+        read_package(Path(path), verify), threads=threads, device=device, name=name
+    )
 
 
 def _address(array: Array) -> int:

@@ -1,0 +1,76 @@
+"""Puts a compiled model on a card: which one, how many bytes it takes there, what a run costs."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from spu_ir.errors import SpuError
+from spu_ir.runtime.cards import VARIABLE, device, devices
+from spu_ir.runtime.cards_placement import Need, Placement
+from spu_ir.runtime.library import Library
+from spu_ir.runtime.package import Package
+from spu_ir.runtime.program import Port
+from spu_ir.targets import Target
+
+if TYPE_CHECKING:
+    from spu_ir.runtime.model import CompiledModel
+
+
+def place(
+    model: CompiledModel, package: Package, library: Library, index: int | None, name: str
+) -> Placement | None:
+    """
+    Put `model` on the card of a device index, or on the first that has the chip that it was
+    compiled for; None if none has.
+
+    Raises SpuError if there is no such device, it has another chip, or lacks the memory.
+    """
+    option = package.options.get("target")
+    # A program that was not compiled from a model, as tests have them, is for any chip.
+    target = None if option is None else Target.of_option(option)
+    if index is None:
+        chosen = next((one for one in devices() if target is None or one.runs(target)), None)
+        if chosen is None:
+            return None
+    else:
+        chosen = device(index)
+        if target is not None and not chosen.runs(target):
+            raise SpuError(
+                f"the model {name!r} was compiled for the chip of {target.name!r}, and device "
+                f"{index} ({chosen.name}) has another",
+                remedy=f"compile it for {chosen.name!r}, or list its target in {VARIABLE}",
+            )
+    need = need_of(package, library, chosen.chips)
+    placement = Placement(chosen, name, need)
+    weakref.finalize(model, placement.close)
+    return placement
+
+
+def need_of(package: Package, library: Library, chips: int) -> Need:
+    """
+    The bytes that a model takes on each of the `chips` of a card at its largest extents.
+
+    Weights are on every chip. The samples of a run are shared out, so that arena and ports are
+    for a chip's share, where all inputs have one run-time extent as their first axis; else every
+    chip can hold a whole run.
+    """
+    sizes = {extent.name: extent.maximum for extent in package.extents}
+    first = {port.shape[0] if port.shape else None for port in package.inputs}
+    for extent in package.extents:
+        if first == {extent.name}:
+            sizes[extent.name] = max(extent.minimum, math.ceil(extent.maximum / chips))
+    extents = library.extents(list(sizes.values()))
+    ports = sum(_port_bytes(port, sizes) for port in package.inputs)
+    for number, port in enumerate(package.outputs):
+        shape = library.output_shape(number, extents, len(port.shape))
+        ports += math.prod(shape) * port.numpy_dtype.itemsize
+    weights = len(package.weights) - package.weights.start
+    return Need(weights, library.arena_bytes(extents), ports)
+
+
+def _port_bytes(port: Port, sizes: Mapping[str, int]) -> int:
+    shape = (sizes[d] if isinstance(d, str) else d for d in port.shape)
+    return math.prod(shape) * port.numpy_dtype.itemsize
