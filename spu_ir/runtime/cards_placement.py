@@ -80,6 +80,12 @@ class Placement:
         else:
             row.add(1, samples, 1, cost)
 
+    def count(self, samples: int, cost: Cost) -> None:
+        """Count something that was done for so many samples, and its cost."""
+        row = self._row
+        if row is not None:
+            row.add(1, samples, 1, cost)
+
     def close(self) -> None:
         """Give the memory back; more than once does nothing."""
         self._closed = True

@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         "--repeat", type=int, default=1, metavar="N", help="time N runs (default 1)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="most threads of a run")
+    parser.add_argument(
+        "--device",
+        type=int,
+        metavar="N",
+        help="device index of the card to run on (docs/devices.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
@@ -82,7 +88,7 @@ def _run(options: argparse.Namespace) -> None:
     repeat: int = options.repeat
     if repeat < 1:
         raise SpuError(f"--repeat {repeat} runs nothing", remedy="use 1 or more")
-    model = load(options.model, threads=options.threads)
+    model = load(options.model, threads=options.threads, device=options.device)
     feeds = _read_inputs(model, _pairs("--input", options.input))
     if options.random:
         feeds |= _random_inputs(model, feeds, _pairs("--extent", options.extent))
