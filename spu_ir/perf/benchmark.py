@@ -1,0 +1,181 @@
+"""One task from its files to its report: compile, accuracy, difference to FP32, speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spu_ir.errors import SpuError
+from spu_ir.quantisation import Precision
+
+from .datasets import Array, Dataset, open_dataset
+from .difference import differences, relative_error
+from .measure import Timing, measure
+from .network import Network, Progress, build_network, check_sparsity, compile_network
+from .workloads import ModelInfo, Workload
+
+if TYPE_CHECKING:
+    from spu_ir.runtime.model import CompiledModel
+
+REFERENCE_SHARE = 4
+"""The FP32 reference may run for so many times as long as a batch size may take."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user chose."""
+
+    model: Path | None = None
+    """An ONNX file or weights; None for the file that the model's JSON names, or random weights."""
+    data: Path | None = None
+    target: str = "s30"
+    precision: Precision = "int8"
+    sparsity: int | None = None
+    threads: int | None = None
+    seconds: float = 8.0
+    """For the runs of a batch size, once there are enough to tell (see `measure`)."""
+    compile_only: bool = False
+
+
+@dataclass
+class Numeric:
+    """The model's outputs beside the reference's, on the first samples of the data set."""
+
+    batches: int = 0
+    samples: int = 0
+    want: list[Array] = field(default_factory=list[Array])
+    got: list[Array] = field(default_factory=list[Array])
+
+    def figures(self) -> dict[str, float]:
+        """ByteMLPerf's. Empty where nothing was compared."""
+        if not self.want:
+            return {}
+        return differences(np.concatenate(self.want), np.concatenate(self.got))
+
+    def error(self) -> float:
+        """The relative L2 error of all outputs together."""
+        return relative_error(np.concatenate(self.want), np.concatenate(self.got))
+
+
+@dataclass
+class Result:
+    """All that was found out about a task; `report` makes the report of it."""
+
+    workload: Workload
+    info: ModelInfo
+    settings: Settings
+    network: Network
+    dataset: Dataset
+    model: CompiledModel
+    compile_seconds: float
+    accuracy: dict[str, float] = field(default_factory=dict[str, float])
+    data_percent: float = 0
+    """Of the batches of the data set, that accuracy is over."""
+    numeric: Numeric | None = None
+    timings: list[Timing] = field(default_factory=list[Timing])
+
+
+def run_task(
+    workload: Workload,
+    info: ModelInfo,
+    settings: Settings,
+    progress: Progress,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Result:
+    """
+    Compile the model of a task and measure what its workload asks for.
+
+    Samples that cannot be read are in the data set's `unreadable` afterwards. Raises SpuError for
+    what is wrong with files or settings.
+    """
+    check_sparsity(settings.sparsity)
+    if max(workload.batch_sizes) > info.max_batch:
+        raise SpuError(
+            f"batch size {max(workload.batch_sizes)} is more than the model's "
+            f"max_batch_size, {info.max_batch}"
+        )
+    progress("read the data", 0, 1)
+    dataset = open_dataset(info, settings.data)
+    progress("build the model", 0, 1)
+    network = build_network(info, settings.model, settings.sparsity)
+
+    def compiled(precision: Precision) -> CompiledModel:
+        return compile_network(
+            network,
+            info,
+            precision,
+            calibration=dataset.calibration,
+            max_batch=info.max_batch,
+            target=settings.target,
+            threads=settings.threads,
+            progress=progress,
+        )
+
+    start = clock()
+    model = compiled(settings.precision)
+    result = Result(workload, info, settings, network, dataset, model, clock() - start)
+    if settings.compile_only or workload.compile_only:
+        return result
+    if workload.test_accuracy or workload.test_numeric:
+        reference = compiled("fp32") if workload.test_numeric else None
+        _judge(result, reference, progress, clock)
+    if workload.test_perf:
+        for number, batch in enumerate(workload.batch_sizes):
+            progress(f"batch size {batch}", number, len(workload.batch_sizes))
+            feeds = dataset.filled(batch)
+            result.timings.append(
+                measure(
+                    lambda feeds=feeds: model.run(feeds),
+                    batch,
+                    iterations=workload.iterations,
+                    seconds=settings.seconds,
+                    clock=clock,
+                )
+            )
+    return result
+
+
+def _judge(
+    result: Result,
+    reference: CompiledModel | None,
+    progress: Progress,
+    clock: Callable[[], float],
+) -> None:
+    """Run the data set through the model, and its first batches through the reference too."""
+    dataset, size = result.dataset, result.workload.batch_sizes[0]
+    total = dataset.batches(size)
+    wanted = max(1, total * result.workload.data_percent // 100)
+    numeric = Numeric() if reference is not None else None
+    left = REFERENCE_SHARE * result.settings.seconds
+    # Fake data has nothing to be right about: what is not compared need not run.
+    judged = result.workload.test_accuracy and dataset.judges
+    done = 0
+    for index in range(wanted):
+        compares = reference is not None and left > 0
+        if not (judged or compares):
+            break
+        progress("accuracy" if judged else "difference to FP32", index, wanted)
+        batch = dataset.batch(index, size)
+        done += 1
+        if not batch.keys:
+            continue
+        outputs = result.model.run(batch.feeds)
+        if judged:
+            dataset.add(batch, outputs)
+        if reference is not None and numeric is not None and compares:
+            start = clock()
+            want = reference.run(batch.feeds)
+            left -= clock() - start
+            numeric.batches += 1
+            numeric.samples += len(batch.keys)
+            numeric.want.append(dataset.compared(batch, want))
+            numeric.got.append(dataset.compared(batch, outputs))
+    if result.workload.test_accuracy:
+        result.accuracy = dataset.accuracy()
+    result.data_percent = result.workload.data_percent if done == wanted else 100 * done / total
+    result.numeric = numeric
