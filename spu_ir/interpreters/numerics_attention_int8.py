@@ -16,8 +16,11 @@ KEY_BLOCK = 64
 KEY_BLOCKS = 8
 """Blocks that are scored before any is summed."""
 
-LOG2_E = np.float32(1.44269504088896341)
-LN_2 = np.float32(0.693147180559945309)
+STEP = np.float32(2.0**-23)
+"""Scores count in this part of an octave, as a float's bits do."""
+
+STEPS_E = np.float32(1.44269504088896341) / STEP
+LN_STEP = np.float32(0.693147180559945309) * STEP
 
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
@@ -54,7 +57,7 @@ def pack_values(v: F32) -> tuple[NDArray[np.int8], F32]:
     Values f32 `[..., T, D]` as i8 `[..., blocks, 16, channels, 4]`, and `[..., 2, 64 blocks]`.
 
     The channels are padded to a multiple of 16. Every row has its own scale, of which there are
-    the inverse and the binary logarithm; behind the last row they are 0 and -infinity.
+    the inverse and the binary logarithm in steps; behind the last row they are 0 and -infinity.
     """
     values, scale, inverse = symmetric_rows(v)
     keys, depth = v.shape[-2:]
@@ -62,20 +65,24 @@ def pack_values(v: F32) -> tuple[NDArray[np.int8], F32]:
     whole = _padded(_padded(values, -1, wide, 0), -2, blocks * KEY_BLOCK, 0).astype(np.int8)
     cut = whole.reshape(*v.shape[:-2], blocks, KEY_BLOCK // 4, 4, wide)
     inverse = np.where(inverse == 0, np.float32(1), inverse)
-    level = log(scale) * LOG2_E
+    level = log(scale) * STEPS_E
     both = [_padded(inverse, -1, blocks * KEY_BLOCK, 0), _padded(level, -1, blocks * 64, -np.inf)]
     return np.swapaxes(cut, -2, -1).copy(), np.stack(both, axis=-2)
 
 
 @quiet
-def exp2_bytes(x: F32) -> F32:
-    """255 * 2^x for x <= 0: a parabola in what is left of the nearest integer, and the exponent."""
-    magic = np.float32(12582912)
-    x = maximum(x, np.float32(-120))
-    whole = x + magic
-    f = x - (whole - magic)
-    y = (f * np.float32(60.7993774) + np.float32(179.379242)) * f + np.float32(255.113007)
-    return (y.view(np.uint32) + (whole.view(np.uint32) << np.uint32(23))).view(np.float32)
+def exp2_bytes(below: F32) -> F32:
+    """
+    255 * 2^-below, of `below` in steps: a parabola, less the steps in the bits of a float.
+
+    120 octaves where it is more, negative or NaN.
+    """
+    far = 120 << 23
+    near = (below >= np.float32(-0.5)) & (below <= np.float32(far))
+    steps = np.rint(np.where(near, below, np.float32(far))).astype(np.uint32)
+    f = ((steps & np.uint32(0x007FFFFF)) | np.uint32(0x3F800000)).view(np.float32)
+    y = (f * np.float32(42.1559601) + np.float32(-125.433289)) * f + np.float32(337.762329)
+    return (y.view(np.uint32) - steps).view(np.float32)
 
 
 def _addend(
@@ -85,7 +92,7 @@ def _addend(
     add = level[..., None, :]
     width = level.shape[-1]
     if mask is not None:
-        scaled = maximum(mask * LOG2_E, np.float32(-3.0e38))
+        scaled = maximum(mask * STEPS_E, np.float32(-3.0e38))
         scaled = np.where(mask == -np.inf, np.float32(-np.inf), scaled)
         add = _padded(scaled, -1, width, 0) + add
         add[..., keys:] = -np.inf
@@ -120,7 +127,7 @@ def attention_int8(
     """
     lead, rows = q.shape[:-2], q.shape[-2]
     query, query_scale, _ = symmetric_rows(q)
-    query_scale = (query_scale * np.float32(scale)) * LOG2_E
+    query_scale = (query_scale * np.float32(scale)) * STEPS_E
     blocks, quads = k.shape[-4:-2]
     whole_keys = np.swapaxes(k, -3, -2).reshape(*lead, blocks * KEY_BLOCK, 4 * quads)
     query = _padded(query, -1, 4 * quads, 0)
@@ -143,10 +150,10 @@ def attention_int8(
         for block in range(most.shape[-1]):
             top = np.where(most[..., block] > top, most[..., block], top)
         base = np.where(top == -np.inf, np.float32(0), top)
-        factor = exp((before - base) * LN_2)
-        weight = exp((most - base[..., None]) * LN_2)
+        factor = exp((before - base) * LN_STEP)
+        weight = exp((most - base[..., None]) * LN_STEP)
         shift = np.where(most == -np.inf, np.float32(0), most)
-        y = exp2_bytes(part - shift[..., None])
+        y = exp2_bytes(shift[..., None] - part)
         share = np.rint(y)
         total = total * factor[..., None]
         out = out * factor[..., None] if first else out

@@ -3,88 +3,24 @@
  * f32 and gives bytes. docs/numerics.md has the formulas.
  *
  * Keys and values are quantised by row and packed once a head (spu_pack_keys, spu_pack_values),
- * in blocks of 64 keys. Six query rows at a time meet eight blocks: all their scores, then all
- * their exponentials, then all their sums, so that every step has much that is independent. A
- * value's scale is part of its key's exponential: e = 2^(score + log2(scale)), in bytes relative
- * to the block's largest, which sums the packed values directly; e / scale adds up to the divisor.
+ * in blocks of 64 keys. Eight query rows at a time meet eight blocks: all their scores, then their
+ * exponentials beside their sums. A value's scale is part of its key's exponential:
+ * e = 2^(score + log2(scale)), in bytes relative to the block's largest, which sums the packed
+ * values directly; e / scale adds up to the divisor.
  */
 #ifndef SPU_ATTENTION_INT8_H
 #define SPU_ATTENTION_INT8_H
 
-#include "numerics.h"
+#include "attention_pack.h"
 #include "spu_tile.h"
 
 enum {
-  SPU_QUERIES = 6,     /* rows of one tile: 24 accumulators, 4 operands */
-  SPU_KEY_BLOCK = 64,  /* keys of one row of bytes */
-  SPU_KEY_BLOCKS = 8,  /* blocks that are scored before any is summed */
-  SPU_HEAD_BYTES = 256 /* the largest head */
+  SPU_QUERY_TILE = 4, /* rows whose accumulators are in registers: 16, with room for softmax */
+  SPU_QUERIES = 8,    /* rows that meet a block while it is in L1 */
+  SPU_KEY_BLOCKS = 8  /* blocks that are scored before any is summed */
 };
 /* steps of their own: in one large function GCC keeps too little in registers */
 #define SPU_STAGE static __attribute__((noinline, unused))
-#define SPU_LOG2_E 1.44269504088896341f
-#define SPU_LN_2 0.693147180559945309f
-
-/* ---- packing ---------------------------------------------------------------------------- */
-
-/* `count` <= 16 floats as -127..127 */
-SPU_INLINE i32x16 spu_head_values(const float *x, int32_t count, float inverse) {
-  const i32x16 v = spu_quantise(spu_load_f32(x, count), inverse, 0, -127, 127);
-  return (i32x16)((u32x16)v << 24) >> 24; /* NaN is right in the low byte only */
-}
-
-/*
- * k [keys, d] f32 -> u8 with the zero point 128, [blocks][quads of d][64 keys][4], and the scale of
- * every key. Keys that fill up the last block have the scale 0; what they hold is of no account.
- */
-static inline void spu_pack_keys(const float *k, int64_t stride, int64_t keys, int32_t d,
-                                 uint8_t *packed, float *scale) {
-  const int32_t quads = (d + 3) / 4;
-  uint8_t row[SPU_HEAD_BYTES];
-  for (int64_t key = 0; key < keys; key++) {
-    const float *from = k + key * stride;
-    uint8_t *to =
-        packed + key / SPU_KEY_BLOCK * quads * 256 + key % SPU_KEY_BLOCK * 4;
-    float inverse;
-    scale[key] = spu_row_scale(from, d, &inverse);
-    for (int32_t c = 0; c < d; c += 16)
-      spu_store_u8(row + c, spu_head_values(from + c, d - c < 16 ? d - c : 16, inverse) + 128,
-                   16);
-    for (int32_t q = 0; q < quads; q++) memcpy(to + q * 256, row + 4 * q, 4);
-  }
-  for (int64_t key = keys; key % SPU_KEY_BLOCK; key++) scale[key] = 0.0f;
-}
-
-/*
- * v [keys, d] f32 -> i8, [blocks][16 quads of keys][channels, a multiple of 16][4 keys]. Of every
- * key, 1 / scale and log2(scale). Keys that fill up the last block are 0, with 0 and -infinity:
- * they are hidden.
- */
-static inline void spu_pack_values(const float *v, int64_t stride, int64_t keys, int32_t d,
-                                   int8_t *packed, float *inverse, float *level) {
-  const int32_t wide = (d + 15) & ~15;
-  const int64_t padded = (keys + SPU_KEY_BLOCK - 1) / SPU_KEY_BLOCK * SPU_KEY_BLOCK;
-  for (int64_t key = 0; key < padded; key++) {
-    float by;
-    level[key] = key < keys ? spu_row_scale(v + key * stride, d, &by) : 0.0f;
-    inverse[key] = key >= keys ? 0.0f : by == 0.0f ? 1.0f : by;
-  }
-  for (int64_t key = 0; key < padded; key += 16) {
-    const f32x16 log2 = spu_log(spu_load_f32(level + key, 16)) * spu_splat(SPU_LOG2_E);
-    spu_store_f32(level + key, log2, 16);
-  }
-  for (int64_t key = 0; key < padded; key += 4) {
-    for (int32_t c = 0; c < d; c += 16) {
-      u32x16 word = {0};
-      for (int64_t i = 0; i < 4 && key + i < keys; i++) {
-        const float *from = v + (key + i) * stride + c;
-        const i32x16 one = spu_head_values(from, d - c < 16 ? d - c : 16, inverse[key + i]);
-        word |= ((u32x16)one & 0xffu) << (8 * i);
-      }
-      memcpy(packed + key * wide + 4 * c, &word, 64);
-    }
-  }
-}
 
 typedef int16_t i16x32 __attribute__((vector_size(64)));
 typedef uint16_t u16x32 __attribute__((vector_size(64)));
@@ -124,32 +60,39 @@ SPU_INLINE i32x16 spu_lane_bytes(const void *p) {
   return v;
 }
 
+/* one step of them */
+SPU_INLINE void spu_head_quad(i32x16 acc[SPU_QUERY_TILE][4], const void *lanes, const void *four,
+                              int64_t row, const int groups, const int keys) {
+  i32x16 x[4];
+  SPU_UNROLL
+  for (int g = 0; g < groups; g++) {
+    x[g] = spu_lane_bytes((const uint8_t *)lanes + 64 * g);
+    SPU_PIN(x[g]);
+  }
+  SPU_UNROLL
+  for (int r = 0; r < SPU_QUERY_TILE; r++) {
+    const i32x16 y = spu_four_bytes((const uint8_t *)four + r * row);
+    SPU_UNROLL
+    for (int g = 0; g < groups; g++)
+{
+      acc[r][g] = keys ? spu_dot4(acc[r][g], x[g], y) : spu_dot4(acc[r][g], y, x[g]);
+    }
+  }
+}
+
 /*
  * acc[r][g] += over `quads` steps: lanes[step * lane_step + 64 g] . four[r * row + 4 step], of
  * which `keys` says whether the lanes are the unsigned factor. groups is a literal.
  */
-SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERIES][4], const void *lanes,
+SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERY_TILE][4], const void *lanes,
                                   int64_t lane_step, const void *four, int64_t row,
                                   int32_t quads, const int groups, const int keys) {
   const uint8_t *l = lanes, *f = four;
 #if defined(SPU_AVX512)
-  for (int32_t c = 0; c < quads; c++, l += lane_step) {
-    i32x16 x[4];
-    SPU_UNROLL
-    for (int g = 0; g < groups; g++) {
-      x[g] = spu_lane_bytes(l + 64 * g);
-      SPU_PIN(x[g]);
-    }
-    SPU_UNROLL
-    for (int r = 0; r < SPU_QUERIES; r++) {
-      const i32x16 y = spu_four_bytes(f + r * row + 4 * c);
-      SPU_UNROLL
-      for (int g = 0; g < groups; g++)
-        acc[r][g] = keys ? spu_dot4(acc[r][g], x[g], y) : spu_dot4(acc[r][g], y, x[g]);
-    }
-  }
+  for (int32_t c = 0; c < quads; c++, l += lane_step)
+    spu_head_quad(acc, l, f + 4 * c, row, groups, keys);
 #elif defined(__AVX2__) /* GCC keeps vectors of 64 bytes in memory */
-  for (int r = 0; r < SPU_QUERIES; r++)
+  for (int r = 0; r < SPU_QUERY_TILE; r++)
     for (int g = 0; g < 2 * groups; g++) {
       __m256i sum, *half = (__m256i *)(void *)acc[r];
       memcpy(&sum, half + g, 32);
@@ -164,7 +107,7 @@ SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERIES][4], const void *lanes,
       memcpy(half + g, &sum, 32);
     }
 #else /* registers hold one accumulator */
-  for (int r = 0; r < SPU_QUERIES; r++)
+  for (int r = 0; r < SPU_QUERY_TILE; r++)
     for (int g = 0; g < groups; g++) {
       i32x16 sum = acc[r][g];
       for (int32_t c = 0; c < quads; c++) {
@@ -177,47 +120,58 @@ SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERIES][4], const void *lanes,
 #endif
 }
 
-/* ---- a tile of six query rows ----------------------------------------------------------- */
+/* ---- a tile of eight query rows --------------------------------------------------------- */
 
 typedef struct {
   _Alignas(64) int8_t query[SPU_QUERIES * SPU_HEAD_BYTES];
-  float query_scale[SPU_QUERIES];     /* times the scale of the scores and log2(e) */
-  int32_t query_start[SPU_QUERIES];   /* -128 times the sum of a row, for the keys' zero point */
-  /* what is added to a score: the mask times log2(e), and log2 of the value's scale */
+  _Alignas(64) float query_scale[16]; /* in steps: times the scale of the scores and log2(e) */
+  _Alignas(64) int32_t query_start[16]; /* -128 times the sum of a row: the keys' zero point */
+  /* what is added to a score, in steps: the mask, and log2 of the value's scale */
   _Alignas(64) float addend[SPU_QUERIES][SPU_KEY_BLOCKS * SPU_KEY_BLOCK];
   /* of block b and row r at b * SPU_QUERIES + r: */
   _Alignas(64) float score[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
   _Alignas(64) uint8_t bytes[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
   _Alignas(64) float lanes[SPU_KEY_BLOCKS * SPU_QUERIES][16]; /* maxima, then divisors */
-  _Alignas(64) float most[SPU_KEY_BLOCKS * SPU_QUERIES];
-  _Alignas(64) float weight[SPU_KEY_BLOCKS * SPU_QUERIES];
+  _Alignas(64) float most[SPU_KEY_BLOCKS * SPU_QUERIES + 16];
+  _Alignas(64) float weight[SPU_KEY_BLOCKS * SPU_QUERIES + 16];
+  /* of every row, and the eight rows once more: the maximum so far, the factor of what has been
+   * summed before, the divisor's lanes and the sums */
+  _Alignas(64) float top[16];
+  _Alignas(64) float factor[16];
+  _Alignas(64) float total[16][16];
   _Alignas(64) float sum[SPU_QUERIES * SPU_HEAD_BYTES];
 } spu_attention_tile;
 
 SPU_STAGE void spu_attention_query(spu_attention_tile *t, const float *q, int64_t stride,
-                                    int32_t rows, int32_t d, float scale) {
+                                   int32_t rows, int32_t d, float scale) {
   const int32_t width = (d + 3) / 4 * 4;
+  _Alignas(64) float lanes[16][16] = {{0}};
+  _Alignas(64) float inverse[16];
   memset(t->query, 0, (size_t)(SPU_QUERIES * width));
   for (int32_t r = 0; r < SPU_QUERIES; r++) {
     /* rows that do not exist repeat the last one */
     const float *row = q + (r < rows ? r : rows - 1) * stride;
-    float inverse;
-    t->query_scale[r] = (spu_row_scale(row, d, &inverse) * scale) * SPU_LOG2_E;
+    spu_store_f32(lanes[r], spu_row_peaks(row, d), 16);
+  }
+  const f32x16 by = spu_rows_scale(spu_trees_max(lanes[0]), inverse);
+  spu_store_f32(t->query_scale, (by * spu_splat(scale)) * spu_splat(SPU_STEPS_E), 16);
+  for (int32_t r = 0; r < SPU_QUERIES; r++) {
+    const float *row = q + (r < rows ? r : rows - 1) * stride;
     i32x16 sum = spu_isplat(0);
     for (int32_t c = 0; c < d; c += 16) {
       const int32_t count = d - c < 16 ? d - c : 16;
-      const i32x16 v = spu_head_values(row + c, count, inverse);
+      const i32x16 v = spu_head_values(row + c, count, inverse[r]);
       sum = sum + v;
       spu_store_i8(t->query + r * width + c, v, count);
     }
-    int32_t total = 0;
-    for (int l = 0; l < 16; l++) total += sum[l];
-    t->query_start[r] = -128 * total;
+    spu_store_f32(lanes[r], spu_to_f32(sum), 16); /* whole numbers: any sum is exact */
   }
+  const f32x16 sums = spu_trees_sum(lanes[0]) * spu_splat(-128.0f);
+  spu_store_i32(t->query_start, spu_round_small(sums), 16);
 }
 
 /*
- * addend[r] = mask[r] * log2(e) + level, of `count` keys; -infinity where row r does not see a key:
+ * addend[r] = mask[r] in steps + level, of `count` keys; -infinity where row r does not see a key:
  * all but its first `seen[r]`. mask (or NULL) points to the first row and key. `each`: rows have
  * addends of their own, else the first row's are all's.
  */
@@ -238,7 +192,7 @@ SPU_STAGE void spu_attention_addends(spu_attention_tile *t, const float *mask, i
         else if (mask_col != 0)
           for (int64_t l = 0; l < some; l++) m[l] = from[l * mask_col];
         /* the lowest floats stay finite: a row of nothing else is their mean */
-        const f32x16 scaled = spu_max(m * spu_splat(SPU_LOG2_E), spu_splat(-3.0e38f));
+        const f32x16 scaled = spu_max(m * spu_splat(SPU_STEPS_E), spu_splat(-3.0e38f));
         add = spu_select(m == hidden, hidden, scaled) + base;
       }
       if (seen[r] < key + 16) add = spu_select(spu_lanes(seen[r] - key), add, hidden);
@@ -251,49 +205,60 @@ SPU_STAGE void spu_attention_addends(spu_attention_tile *t, const float *mask, i
 }
 
 SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k,
-                                     const float *k_scale, int32_t quads, int64_t blocks,
-                                     const float *addend, int64_t addend_row) {
-  for (int64_t b = 0; b < blocks; b++) {
-    i32x16 acc[SPU_QUERIES][4];
+                                    const float *k_scale, int32_t quads, int64_t blocks,
+                                    const float *addend, int64_t addend_row) {
+  for (int64_t unit = 0; unit < blocks * SPU_QUERIES; unit += SPU_QUERY_TILE) {
+    const int64_t b = unit / SPU_QUERIES, first = unit % SPU_QUERIES;
+    i32x16 acc[SPU_QUERY_TILE][4];
     SPU_UNROLL
-    for (int r = 0; r < SPU_QUERIES; r++) {
+    for (int r = 0; r < SPU_QUERY_TILE; r++) {
       SPU_UNROLL
       for (int g = 0; g < 4; g++) {
-        acc[r][g] = spu_isplat(t->query_start[r]);
+        acc[r][g] = spu_isplat(t->query_start[first + r]);
         SPU_PIN(acc[r][g]);
       }
     }
-    spu_head_products(acc, k + b * quads * 256, 256, t->query, 4 * quads, quads, 4, 1);
+    spu_head_products(acc, k + b * quads * 256, 256, t->query + first * 4 * quads, 4 * quads,
+                      quads, 4, 1);
     SPU_UNROLL
-    for (int r = 0; r < SPU_QUERIES; r++) {
-      const int64_t at = b * SPU_QUERIES + r;
-      const f32x16 by = spu_splat(t->query_scale[r]);
-      const float *add = addend + r * addend_row + SPU_KEY_BLOCK * b;
+    for (int r = 0; r < SPU_QUERY_TILE; r++) {
+      const f32x16 by = spu_splat(t->query_scale[first + r]);
+      const float *add = addend + (first + r) * addend_row + SPU_KEY_BLOCK * b;
       f32x16 s[4];
       SPU_UNROLL
       for (int g = 0; g < 4; g++) {
         const f32x16 key = spu_load_f32(k_scale + SPU_KEY_BLOCK * b + 16 * g, 16);
         s[g] = (spu_to_f32(acc[r][g]) * by) * key + spu_load_f32(add + 16 * g, 16);
-        spu_store_f32(t->score[at] + 16 * g, s[g], 16);
+        spu_store_f32(t->score[unit + r] + 16 * g, s[g], 16);
       }
       const f32x16 most = spu_max(spu_max(s[0], s[1]), spu_max(s[2], s[3]));
-      spu_store_f32(t->lanes[at], most, 16);
+      spu_store_f32(t->lanes[unit + r], most, 16);
     }
   }
 }
 
 /*
- * 255 * 2^x for x <= 0, to 0.18 %: the parabola of least relative error on [-1/2, 1/2], and the
- * exponent. Far below 0 it is no byte, and too small to change a sum.
+ * 255 * 2^-below, to 0.2 %, of `below` >= 0 in steps. A float's bits are nearly its logarithm: to
+ * take the steps off those of a parabola of what is left of the octave makes up for the rest. From
+ * 120 octaves on, and of NaN, it is 2^-120: no byte, and too small to change a sum.
  */
-SPU_INLINE f32x16 spu_exp2_bytes(f32x16 x) {
-  const f32x16 magic = spu_splat(12582912.0f); /* puts the integer into the lowest bits */
-  x = spu_max(x, spu_splat(-120.0f));
-  const f32x16 whole = x + magic;
-  const f32x16 f = x - (whole - magic);
-  const f32x16 slope = f * spu_splat(60.7993774f) + spu_splat(179.379242f);
-  const f32x16 y = slope * f + spu_splat(255.113007f);
-  return (f32x16)((u32x16)y + ((u32x16)whole << 23));
+SPU_INLINE f32x16 spu_exp2_bytes(f32x16 below) {
+  const int32_t far = 120 << 23;
+#if defined(SPU_AVX512)
+  /* what is out of range is INT32_MIN: unsigned, the largest of all but -1 */
+  const __m512i some = _mm512_cvtps_epi32((__m512)below);
+  const i32x16 steps = (i32x16)_mm512_min_epu32(some, _mm512_set1_epi32(far));
+  const f32x16 f = (f32x16)_mm512_ternarylogic_epi32(
+      (__m512i)steps, _mm512_set1_epi32(0x007fffff), _mm512_set1_epi32(0x3f800000), 0xea);
+#else
+  const i32x16 near = (below >= spu_splat(-0.5f)) & (below <= spu_splat((float)far));
+  const f32x16 whole = spu_round(spu_select(near, below, spu_splat((float)far)));
+  const i32x16 steps = __builtin_convertvector(whole, i32x16);
+  const f32x16 f = (f32x16)((steps & 0x007fffff) | 0x3f800000);
+#endif
+  const f32x16 slope = f * spu_splat(42.1559601f) + spu_splat(-125.433289f);
+  const f32x16 y = slope * f + spu_splat(337.762329f);
+  return (f32x16)((u32x16)y - (u32x16)steps);
 }
 
 /* 64 integers of 0..255 as bytes */
@@ -308,89 +273,181 @@ SPU_INLINE void spu_store_block(uint8_t *to, const i32x16 *e) {
 #endif
 }
 
-SPU_STAGE void spu_attention_bytes(spu_attention_tile *t, const float *inverse, int64_t blocks) {
-  for (int64_t at = 0; at < blocks * SPU_QUERIES; at++) {
-    const float top = t->most[at];
+/* What a row of a block is relative to: its maximum, unless there is none. */
+SPU_INLINE f32x16 spu_attention_shift(const spu_attention_tile *t, int64_t at) {
+  const float top = t->most[at];
+  return spu_splat(top == -__builtin_inff() ? 0.0f : top);
+}
+
+/* 16 bytes of row `at`, as integers; their shares of the divisor are added to *sum */
+SPU_INLINE i32x16 spu_attention_exps(const spu_attention_tile *t, int64_t at, int g,
+                                     f32x16 shift, const float *inverse, f32x16 *sum) {
+  const f32x16 y = spu_exp2_bytes(shift - spu_load_f32(t->score[at] + 16 * g, 16));
+  *sum = *sum + y * spu_load_f32(inverse + 16 * g, 16);
+  return spu_round_small(y);
+}
+
+/* the bytes of rows from `unit` on; `inverse` of the first block */
+SPU_STAGE void spu_attention_bytes(spu_attention_tile *t, const float *inverse, int64_t unit) {
+  for (int64_t at = unit; at < unit + SPU_QUERY_TILE; at++) {
+    const f32x16 shift = spu_attention_shift(t, at);
     const float *by = inverse + at / SPU_QUERIES * SPU_KEY_BLOCK;
-    const f32x16 shift = spu_splat(top == -__builtin_inff() ? 0.0f : top);
     f32x16 sum = spu_splat(0.0f);
     i32x16 e[4];
     SPU_UNROLL
-    for (int g = 0; g < 4; g++) {
-      const f32x16 y = spu_exp2_bytes(spu_load_f32(t->score[at] + 16 * g, 16) - shift);
-      sum = sum + y * spu_load_f32(by + 16 * g, 16);
-      e[g] = spu_round_small(y);
-    }
+    for (int g = 0; g < 4; g++) e[g] = spu_attention_exps(t, at, g, shift, by, &sum);
     spu_store_block(t->bytes[at], e);
     spu_store_f32(t->lanes[at], sum, 16);
   }
 }
 
-/* sum += weight of the block * bytes . values, for `lanes` groups of 16 channels from `first` */
-SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                  int32_t wide, int64_t blocks, const int lanes) {
-  for (int64_t b = 0; b < blocks; b++) {
-    const int8_t *values = v + b * SPU_KEY_BLOCK * wide + 4 * first;
-    i32x16 acc[SPU_QUERIES][4];
+/*
+ * sum += weight of the block * bytes . values, for rows from `unit` on and `lanes` groups of 16
+ * channels from `first`. With `ahead` the bytes of the next unit are made meanwhile: the products
+ * use two of the four ports of a processor, and exponentials the others.
+ */
+SPU_INLINE void spu_attention_unit(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                   int32_t wide, int64_t unit, const float *inverse,
+                                   const int lanes, const int ahead) {
+  const int64_t b = unit / SPU_QUERIES, row = unit % SPU_QUERIES;
+  const int8_t *values = v + b * SPU_KEY_BLOCK * wide + 4 * first;
+  i32x16 acc[SPU_QUERY_TILE][4];
+  SPU_UNROLL
+  for (int r = 0; r < SPU_QUERY_TILE; r++) {
     SPU_UNROLL
-    for (int r = 0; r < SPU_QUERIES; r++) {
-      SPU_UNROLL
-      for (int g = 0; g < lanes; g++) {
-        acc[r][g] = spu_isplat(0);
-        SPU_PIN(acc[r][g]);
-      }
-    }
-    spu_head_products(acc, values, 4 * wide, t->bytes[b * SPU_QUERIES], SPU_KEY_BLOCK,
-                      SPU_KEY_BLOCK / 4, lanes, 0);
-    SPU_UNROLL
-    for (int r = 0; r < SPU_QUERIES; r++) {
-      const f32x16 weight = spu_splat(t->weight[b * SPU_QUERIES + r]);
-      SPU_UNROLL
-      for (int g = 0; g < lanes; g++) {
-        float *to = t->sum + r * wide + first + 16 * g;
-        spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
-      }
+    for (int g = 0; g < lanes; g++) {
+      acc[r][g] = spu_isplat(0);
+      SPU_PIN(acc[r][g]);
     }
   }
+  const int32_t quads = SPU_KEY_BLOCK / 4;
+#if defined(SPU_AVX512)
+  if (ahead) {
+    const uint8_t *bytes = t->bytes[unit];
+    for (int64_t at = unit + SPU_QUERY_TILE; at < unit + 2 * SPU_QUERY_TILE; at++) {
+      const f32x16 shift = spu_attention_shift(t, at);
+      const float *by = inverse + at / SPU_QUERIES * SPU_KEY_BLOCK;
+      f32x16 sum = spu_splat(0.0f);
+      i32x16 e[4];
+      SPU_UNROLL
+      for (int g = 0; g < 4; g++) {
+        spu_head_quad(acc, values, bytes, SPU_KEY_BLOCK, lanes, 0);
+        e[g] = spu_attention_exps(t, at, g, shift, by, &sum);
+        SPU_PIN(e[g]);
+        values += 4 * wide;
+        bytes += 4;
+      }
+      spu_store_block(t->bytes[at], e);
+      spu_store_f32(t->lanes[at], sum, 16);
+    }
+  } else {
+    spu_head_products(acc, values, 4 * wide, t->bytes[unit], SPU_KEY_BLOCK, quads, lanes, 0);
+  }
+#else
+  if (ahead) spu_attention_bytes(t, inverse, unit + SPU_QUERY_TILE);
+  spu_head_products(acc, values, 4 * wide, t->bytes[unit], SPU_KEY_BLOCK, quads, lanes, 0);
+#endif
+  SPU_UNROLL
+  for (int r = 0; r < SPU_QUERY_TILE; r++) {
+    const f32x16 weight = spu_splat(t->weight[unit + r]);
+    SPU_UNROLL
+    for (int g = 0; g < lanes; g++) {
+      float *to = t->sum + (row + r) * wide + first + 16 * g;
+      spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
+    }
+  }
+}
+
+/* all units; the bytes too, if these are the first channels */
+SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_t first,
+                                  int32_t wide, int64_t blocks, const float *inverse,
+                                  const int lanes) {
+  const int64_t units = blocks * SPU_QUERIES;
+  int64_t unit = 0;
+  if (first == 0) {
+    spu_attention_bytes(t, inverse, 0);
+    for (; unit + SPU_QUERY_TILE < units; unit += SPU_QUERY_TILE)
+      spu_attention_unit(t, v, first, wide, unit, inverse, lanes, 1);
+  }
+  for (; unit < units; unit += SPU_QUERY_TILE)
+    spu_attention_unit(t, v, first, wide, unit, inverse, lanes, 0);
 }
 
 SPU_STAGE void spu_attention_mix_1(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks) {
-  spu_attention_mix(t, v, first, wide, blocks, 1);
+                                   int32_t wide, int64_t blocks, const float *inverse) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, 1);
 }
 SPU_STAGE void spu_attention_mix_2(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks) {
-  spu_attention_mix(t, v, first, wide, blocks, 2);
+                                   int32_t wide, int64_t blocks, const float *inverse) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, 2);
 }
 SPU_STAGE void spu_attention_mix_4(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks) {
-  spu_attention_mix(t, v, first, wide, blocks, 4);
+                                   int32_t wide, int64_t blocks, const float *inverse) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, 4);
 }
 
 /*
- * Of `blocks` blocks: each one's maximum and its weight 2^(maximum - `top`), where `top` is the
+ * Of `blocks` blocks: each one's maximum and its weight 2^(maximum - top), where the top is the
  * rows' maximum so far, and the factor of what has been summed before.
  */
-SPU_STAGE void spu_attention_weights(spu_attention_tile *t, int64_t blocks, float *top,
-                                      float *factor) {
-  const float lowest = -__builtin_inff();
-  for (int64_t at = 0; at < blocks * SPU_QUERIES; at++)
-    t->most[at] = spu_tree_max(spu_load_f32(t->lanes[at], 16));
-  for (int r = 0; r < SPU_QUERIES; r++) {
-    const float before = top[r];
-    for (int64_t b = 0; b < blocks; b++) {
-      const float most = t->most[b * SPU_QUERIES + r];
-      top[r] = most > top[r] ? most : top[r];
-    }
-    /* a row with nothing but -infinity so far: 2^(-infinity - 0) is 0 */
-    const float base = top[r] == lowest ? 0.0f : top[r];
-    factor[r] = (before - base) * SPU_LN_2;
-    for (int64_t b = 0; b < blocks; b++)
-      t->weight[b * SPU_QUERIES + r] = (t->most[b * SPU_QUERIES + r] - base) * SPU_LN_2;
-  }
+SPU_STAGE void spu_attention_weights(spu_attention_tile *t, int64_t blocks) {
+  const f32x16 lowest = spu_splat(-__builtin_inff()), step = spu_splat(SPU_LN_STEP);
+  const f32x16 before = spu_load_f32(t->top, 16);
+  f32x16 top = before;
   for (int64_t at = 0; at < blocks * SPU_QUERIES; at += 16)
-    spu_store_f32(t->weight + at, spu_exp(spu_load_f32(t->weight + at, 16)), 16);
-  spu_store_f32(factor, spu_exp(spu_load_f32(factor, SPU_QUERIES)), SPU_QUERIES);
+    spu_store_f32(t->most + at, spu_trees_max(t->lanes[at]), 16);
+  /* the upper lanes hold the next block's rows: they are of no account */
+  for (int64_t b = 0; b < blocks; b++)
+    top = spu_max(spu_load_f32(t->most + b * SPU_QUERIES, 16), top);
+  spu_store_f32(t->top, top, SPU_QUERIES);
+  spu_store_f32(t->top + SPU_QUERIES, top, SPU_QUERIES);
+  top = spu_load_f32(t->top, 16);
+  /* a row with nothing but -infinity so far: 2^(-infinity - 0) is 0 */
+  const f32x16 base = spu_select(top == lowest, spu_splat(0.0f), top);
+  spu_store_f32(t->factor, spu_exp((before - base) * step), 16);
+  for (int64_t at = 0; at < blocks * SPU_QUERIES; at += 16) /* two blocks */
+    spu_store_f32(t->weight + at, spu_exp((spu_load_f32(t->most + at, 16) - base) * step), 16);
+}
+
+/* what has been summed before, by its factor */
+SPU_STAGE void spu_attention_lower(spu_attention_tile *t, int32_t wide) {
+  for (int r = 0; r < SPU_QUERIES; r++)
+    for (int32_t c = 0; c < wide; c += 16) {
+      float *sum = t->sum + r * wide + c;
+      spu_store_f32(sum, spu_load_f32(sum, 16) * spu_splat(t->factor[r]), 16);
+    }
+}
+
+/* the divisors of `blocks` blocks */
+SPU_STAGE void spu_attention_totals(spu_attention_tile *t, int64_t blocks) {
+  f32x16 total[SPU_QUERIES];
+  SPU_UNROLL
+  for (int r = 0; r < SPU_QUERIES; r++)
+    total[r] = spu_load_f32(t->total[r], 16) * spu_splat(t->factor[r]);
+  for (int64_t at = 0; at < blocks * SPU_QUERIES; at += SPU_QUERIES) {
+    SPU_UNROLL
+    for (int r = 0; r < SPU_QUERIES; r++)
+      total[r] = total[r] + spu_load_f32(t->lanes[at + r], 16) * spu_splat(t->weight[at + r]);
+  }
+  SPU_UNROLL
+  for (int r = 0; r < SPU_QUERIES; r++) spu_store_f32(t->total[r], total[r], 16);
+}
+
+/* the sums by their divisors */
+SPU_STAGE void spu_attention_store(spu_attention_tile *t, float *out, int64_t stride,
+                                   int32_t rows, int32_t dv, int32_t wide) {
+  const f32x16 zero = spu_splat(0.0f), one = spu_splat(1.0f);
+  const f32x16 sum = spu_trees_sum(t->total[0]);
+  /* a row whose every key is masked by -infinity is 0, as ONNX's Attention has it */
+  const i32x16 empty = sum == zero;
+  _Alignas(64) float inverse[16];
+  spu_store_f32(inverse, spu_select(empty, zero, one / spu_select(empty, one, sum)), 16);
+  for (int32_t r = 0; r < rows; r++)
+    for (int32_t c = 0; c < dv; c += 16) {
+      const int64_t n = dv - c < 16 ? dv - c : 16;
+      const f32x16 v = spu_load_f32(t->sum + r * wide + c, n) * spu_splat(inverse[r]);
+      spu_store_f32(out + r * stride + c, v, n);
+    }
 }
 
 /*
@@ -412,14 +469,10 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
   spu_attention_tile t;
   for (int32_t done = 0; done < rows; done += SPU_QUERIES) {
     const int32_t count = rows - done < SPU_QUERIES ? rows - done : SPU_QUERIES;
-    float top[SPU_QUERIES], factor[SPU_QUERIES];
-    f32x16 total[SPU_QUERIES];
     spu_attention_query(&t, q + done * q_stride, q_stride, count, d, scale);
     memset(t.sum, 0, (size_t)(SPU_QUERIES * wide) * sizeof(float));
-    for (int r = 0; r < SPU_QUERIES; r++) {
-      top[r] = -__builtin_inff();
-      total[r] = spu_splat(0.0f);
-    }
+    memset(t.total, 0, sizeof t.total);
+    spu_store_f32(t.top, spu_splat(-__builtin_inff()), 16);
     int64_t visible = keys; /* to the last row */
     if (causal_first >= 0 && causal_first + done + count < keys)
       visible = causal_first + done + count;
@@ -443,40 +496,21 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
       }
       spu_attention_scores(&t, k + first * quads * 4, k_scale + first, quads, blocks, addend,
                            each ? SPU_KEY_BLOCKS * SPU_KEY_BLOCK : 0);
-      spu_attention_weights(&t, blocks, top, factor);
-      spu_attention_bytes(&t, v_inverse + first, blocks);
-      for (int r = 0; r < SPU_QUERIES; r++) {
-        const f32x16 by = spu_splat(factor[r]);
-        total[r] = total[r] * by;
-        for (int64_t b = 0; b < blocks; b++) {
-          const int64_t at = b * SPU_QUERIES + r;
-          total[r] = total[r] + spu_load_f32(t.lanes[at], 16) * spu_splat(t.weight[at]);
-        }
-        for (int32_t c = 0; first > 0 && c < wide; c += 16) {
-          float *sum = t.sum + r * wide + c;
-          spu_store_f32(sum, spu_load_f32(sum, 16) * by, 16);
-        }
-      }
+      spu_attention_weights(&t, blocks);
+      if (first > 0) spu_attention_lower(&t, wide);
       for (int32_t c = 0; c < wide;) {
         const int8_t *values = v + first * wide;
+        const float *inverse = v_inverse + first;
         if (wide - c >= 64)
-          spu_attention_mix_4(&t, values, c, wide, blocks), c += 64;
+          spu_attention_mix_4(&t, values, c, wide, blocks, inverse), c += 64;
         else if (wide - c >= 32)
-          spu_attention_mix_2(&t, values, c, wide, blocks), c += 32;
+          spu_attention_mix_2(&t, values, c, wide, blocks, inverse), c += 32;
         else
-          spu_attention_mix_1(&t, values, c, wide, blocks), c += 16;
+          spu_attention_mix_1(&t, values, c, wide, blocks, inverse), c += 16;
       }
+      spu_attention_totals(&t, blocks);
     }
-    for (int32_t r = 0; r < count; r++) {
-      const float sum = spu_tree_sum(total[r]);
-      /* a row whose every key is masked by -infinity is 0, as ONNX's Attention has it */
-      const f32x16 inverse = spu_splat(sum == 0.0f ? 0.0f : 1.0f / sum);
-      for (int32_t c = 0; c < dv; c += 16) {
-        const int64_t n = dv - c < 16 ? dv - c : 16;
-        spu_store_f32(out + (done + r) * out_stride + c,
-                      spu_load_f32(t.sum + r * wide + c, n) * inverse, n);
-      }
-    }
+    spu_attention_store(&t, out + done * out_stride, out_stride, count, dv, wide);
   }
 }
 

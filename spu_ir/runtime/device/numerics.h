@@ -21,6 +21,12 @@
 
 #define SPU_INLINE static inline __attribute__((always_inline, unused))
 
+#if defined(__clang__)
+#define SPU_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define SPU_UNROLL _Pragma("GCC unroll 64")
+#endif
+
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
@@ -360,14 +366,61 @@ SPU_TREE(spu_tree_prod, SPU_SCALAR_MUL, mul)
 SPU_TREE(spu_tree_max, SPU_SCALAR_MAX, max)
 SPU_TREE(spu_tree_min, SPU_SCALAR_MIN, min)
 
-/* the scale max|x| / 127 of a row of n floats (1 of a row of zeros), and 127 / max|x| (0) */
-SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {
+/* The trees of 16 vectors, one after the other in memory. */
+#if defined(SPU_AVX512)
+#define SPU_TREES(name, tree, step)                                                \
+  SPU_INLINE f32x16 name(const float *x) {                                            \
+    __m512 v[16];                                                                     \
+    SPU_UNROLL                                                                        \
+    for (int i = 0; i < 16; i++) v[i] = _mm512_loadu_ps(x + 16 * i);                  \
+    SPU_UNROLL                                                                        \
+    for (int i = 0; i < 8; i++)                                                       \
+      v[i] = _mm512_##step##_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x44),   \
+                                _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xee));  \
+    SPU_UNROLL                                                                        \
+    for (int i = 0; i < 4; i++)                                                       \
+      v[i] = _mm512_##step##_ps(_mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0x88),   \
+                                _mm512_shuffle_f32x4(v[2 * i], v[2 * i + 1], 0xdd));  \
+    SPU_UNROLL                                                                        \
+    for (int i = 0; i < 2; i++)                                                       \
+      v[i] = _mm512_##step##_ps(_mm512_shuffle_ps(v[2 * i], v[2 * i + 1], 0x44),      \
+                                _mm512_shuffle_ps(v[2 * i], v[2 * i + 1], 0xee));     \
+    v[0] = _mm512_##step##_ps(_mm512_shuffle_ps(v[0], v[1], 0x88),                    \
+                              _mm512_shuffle_ps(v[0], v[1], 0xdd));                   \
+    const __m512i order =                                                             \
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);      \
+    return (f32x16)_mm512_permutexvar_ps(order, v[0]);                                \
+  }
+#else
+#define SPU_TREES(name, tree, step)                                                \
+  SPU_INLINE f32x16 name(const float *x) {                                            \
+    f32x16 all;                                                                       \
+    for (int i = 0; i < 16; i++) all[i] = spu_tree_##tree(spu_load_f32(x + 16 * i, 16)); \
+    return all;                                                                       \
+  }
+#endif
+SPU_TREES(spu_trees_sum, sum, add)
+SPU_TREES(spu_trees_max, max, max)
+
+/* the largest |x| of a row of n floats in each of 16 lanes; NaN is passed over */
+SPU_INLINE f32x16 spu_row_peaks(const float *x, int64_t n) {
   f32x16 most = spu_splat(0.0f);
   for (int64_t j = 0; j < n; j += 16)
     most = spu_max(spu_abs(spu_load_f32(x + j, n - j < 16 ? n - j : 16)), most);
-  const float peak = spu_tree_max(most);
+  return most;
+}
+/* the scale peak / 127 (1 of a row of zeros), and 127 / peak (0) */
+SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {
+  const float peak = spu_tree_max(spu_row_peaks(x, n));
   *inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
   return peak == 0.0f ? 1.0f : peak / 127.0f;
+}
+/* the same of 16 rows at a time */
+SPU_INLINE f32x16 spu_rows_scale(f32x16 peak, float *inverse) {
+  const f32x16 zero = spu_splat(0.0f), one = spu_splat(1.0f), steps = spu_splat(127.0f);
+  const i32x16 empty = peak == zero;
+  spu_store_f32(inverse, spu_select(empty, zero, steps / spu_select(empty, one, peak)), 16);
+  return spu_select(empty, one, peak / steps);
 }
 
 #include "polynomials.h"

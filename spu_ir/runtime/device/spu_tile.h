@@ -168,10 +168,4 @@ SPU_INLINE int32_t spu_walk_rows(int32_t left, int32_t limit) {
     }                                                                                   \
   }
 
-#if defined(__clang__)
-#define SPU_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define SPU_UNROLL _Pragma("GCC unroll 64")
-#endif
-
 #endif
