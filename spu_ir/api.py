@@ -172,7 +172,7 @@ def compile(
     threads: int | None = None,
     progress: Progress | None = None,
     levels: Sequence[str] | None = None,
-    device: int | None = None,
+    device: int | Literal["none"] | None = None,
 ) -> CompiledModel:
     """
     Compile an ONNX model (a path, a proto, or the bytes of a file) for a card.
@@ -201,8 +201,8 @@ def compile(
     attention has a padding mask (docs/padding.md); "compute" computes all. `threads` limits a
     run's threads (default: the processors of this process). `progress(what, done, total)` is
     called as work proceeds. `levels` are the ISA levels to build (default: the host's best).
-    `device` is the card of this machine to put the model on (default: the first that has the
-    target's chip; docs/devices.md).
+    `device` is the index of the card of this machine to put the model on, or "none" for no card
+    (default: the first that has the target's chip; docs/devices.md).
 
     Raises SpuError for anything wrong with the model, the arguments or the machine.
     """

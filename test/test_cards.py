@@ -127,6 +127,8 @@ def test_without_cards_models_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_all(folder_path()) == []
     with pytest.raises(SpuError, match="there is no device 0; SPU_IR_DEVICES lists none"):
         CompiledModel.from_program(ADD, device=0)
+    monkeypatch.delenv("SPU_IR_DEVICES")
+    assert CompiledModel.from_program(ADD, device="none").device is None
 
 
 def test_a_model_is_for_the_chip_of_its_target(monkeypatch: pytest.MonkeyPatch) -> None:

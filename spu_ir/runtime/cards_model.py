@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from spu_ir.errors import SpuError
 from spu_ir.runtime.cards import VARIABLE, device, devices
@@ -20,14 +20,20 @@ if TYPE_CHECKING:
 
 
 def place(
-    model: CompiledModel, package: Package, library: Library, index: int | None, name: str
+    model: CompiledModel,
+    package: Package,
+    library: Library,
+    index: int | Literal["none"] | None,
+    name: str,
 ) -> Placement | None:
     """
-    Put `model` on the card of a device index, or on the first that has the chip that it was
-    compiled for; None if none has.
+    Put `model` on the card of a device index, or, for None, on the first that has the chip that
+    it was compiled for. The result is None if none has, or "none" was asked for.
 
     Raises SpuError if there is no such device, it has another chip, or lacks the memory.
     """
+    if index == "none":
+        return None
     option = package.options.get("target")
     # A program that was not compiled from a model, as tests have them, is for any chip.
     target = None if option is None else Target.of_option(option)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -57,15 +57,15 @@ class CompiledModel:
         threads: int | None = None,
         stages: Mapping[str, str] | None = None,
         save_levels: Iterable[str] = (),
-        device: int | None = None,
+        device: int | Literal["none"] | None = None,
         name: str = "model",
     ):
         """
         Load the best library in `package` for this host, to run on `threads` threads.
 
         `stages` has the texts of `ir` by name; `save_levels` are the levels that `save`
-        writes unless told otherwise. `device` is the card that it is put on, by default the
-        first that has its chip; `name` is what `spu-smi` calls it. Raises SpuError as
+        writes unless told otherwise. `device` is the card that it is put on, or "none", by
+        default the first that has its chip; `name` is what `spu-smi` calls it. Raises SpuError as
         `select_level` and `load_library`, and if the card cannot take the model.
         """
         self.inputs = package.inputs
@@ -92,7 +92,7 @@ class CompiledModel:
         threads: int | None = None,
         stages: Mapping[str, str] | None = None,
         options: Mapping[str, Json] | None = None,
-        device: int | None = None,
+        device: int | Literal["none"] | None = None,
         name: str = "model",
     ) -> CompiledModel:
         """
@@ -235,7 +235,7 @@ class CompiledModel:
         results = ", ".join(map(str, self.outputs))
         return f"<CompiledModel {ports} -> {results}; {self.level}, {self.threads} threads>"
 
-    def _place(self, device: int | None, name: str) -> Placement | None:
+    def _place(self, device: int | Literal["none"] | None, name: str) -> Placement | None:
         # Here, since a program can be built and printed without any of it.
         from spu_ir.runtime.cards_model import place
 
@@ -314,7 +314,7 @@ def load(
     *,
     threads: int | None = None,
     verify: Verify = "once",
-    device: int | None = None,
+    device: int | Literal["none"] | None = None,
 ) -> CompiledModel:
     """
     Load the model that `save` wrote to the folder `path`. Needs no compiler.
@@ -322,8 +322,8 @@ def load(
     `threads` bounds the threads of one run (default: SPU_IR_THREADS, else the processors of
     this process). `verify` is when the weights are held against their digest: "once" as long
     as the file is untouched, or "always"; code always is. A package contains native code, and
-    digests detect damage, not malice. `device` is the card to put it on (default: the first with
-    its chip; docs/devices.md). Raises SpuError, naming the file, for a package that is incomplete,
+    digests detect damage, not malice. `device` is the index of the card to put it on, or "none"
+    (default: the first with its chip; docs/devices.md). Raises SpuError, naming the file, for a package that is incomplete,
     damaged, of another version or for another processor, and, with the numbers, for a full card.
     """
     if verify not in ("once", "always"):

@@ -177,6 +177,7 @@ def _run(options: argparse.Namespace) -> None:
             tolerance=options.tolerance,
             attention=options.attention,
             progress=progress,
+            device="none",
         )
         progress("write", 0, 1)
         if options.output is not None:
