@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,12 +33,13 @@ def export_torchscript(
     """
     try:
         import torch
-        from torch.jit._trace import TracerWarning
     except ImportError as error:
         raise SpuError(
             f"a TorchScript model needs PyTorch to become ONNX: {error}",
             remedy="pip install 'spu-ir[export]'",
         ) from error
+    # PyTorch leaves these without types.
+    jit, onnx_exporter = cast("Any", torch.jit), cast("Any", torch.onnx)
     dtypes = {
         "FLOAT32": torch.float32,
         "FLOAT16": torch.float16,
@@ -53,8 +54,7 @@ def export_torchscript(
         if kind not in dtypes:
             raise SpuError(f"the input type {kind!r} is not known", remedy=f"use {list(dtypes)}")
     try:
-        # PyTorch leaves `load` without types.
-        script: Any = cast("Any", torch.jit).load(str(source), map_location="cpu").eval()
+        script: Any = _quietly(lambda: jit.load(str(source), map_location="cpu").eval())
     except (RuntimeError, ValueError) as error:
         raise SpuError(
             f"{source} is no TorchScript file: {_first_line(error)}",
@@ -75,14 +75,12 @@ def export_torchscript(
         _example(torch, name, [BATCH, *shapes[name][1:]], dtypes[kind])
         for name, kind in zip(inputs, types, strict=True)
     )
-    with warnings.catch_warnings():
-        # dynamo=True takes no TorchScript, so that it is the newer exporter helps nobody.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=TracerWarning)
-        warnings.filterwarnings("ignore", category=UserWarning, module="torch.onnx")
-        try:
-            cast("Any", torch.onnx).export(
-                Flat(),
+    try:
+        # The exporter does not trace into TorchScript itself; a trace around it, it takes.
+        traced: Any = _quietly(lambda: jit.trace(Flat(), example, check_trace=False))
+        _quietly(
+            lambda: onnx_exporter.export(
+                traced,
                 example,
                 str(target),
                 input_names=list(inputs),
@@ -90,11 +88,27 @@ def export_torchscript(
                 dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
                 dynamo=False,
             )
-        except (RuntimeError, ValueError) as error:
-            raise SpuError(
-                f"PyTorch cannot export {source}: {_first_line(error)}",
-                remedy="export it to ONNX by hand, and describe it as framework Onnx",
-            ) from error
+        )
+    except (RuntimeError, ValueError) as error:
+        raise SpuError(
+            f"PyTorch cannot export {source}: {_first_line(error)}",
+            remedy="export it to ONNX by hand, and describe it as framework Onnx",
+        ) from error
+
+
+def _quietly(run: Callable[[], Any]) -> Any:
+    """
+    `run()` without what PyTorch warns of here: that TorchScript and its exporter are of yesterday
+    (the engine's models are TorchScript, which the newer exporter does not take), and that a trace
+    sees one example.
+    """
+    from torch.jit._trace import TracerWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module="torch.onnx")
+        return run()
 
 
 def _example(torch: Any, name: str, shape: list[int], dtype: Any) -> Any:
