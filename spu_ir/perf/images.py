@@ -2,8 +2,8 @@
 Folders of images with labels, as ByteMLPerf keeps ImageNet: `val_map.txt` has `name label` lines.
 
 The images are in `ILSVRC2012_img_val/` beside it, or beside it themselves. They are prepared as by
-torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` of PIL images, as ByteMLPerf does; see
-`Preprocessing` for the sizes.
+torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` of PIL images, as in ByteMLPerf;
+`Preprocessing` has the sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from .datasets import CALIBRATION, Array, Batch, Dataset, Feeds, Outputs
 from .workloads import ModelInfo, Preprocessing
 
 FOLDERS = ("ILSVRC2012_img_val", ".")
+
+LONGEST = 1 << 15
+"""Pixels of an image's longer side once it is resized."""
 
 
 class ImageDataset(Dataset):
@@ -105,6 +108,8 @@ def _cropped(image: Any, preprocessing: Preprocessing, pillow: Any) -> Array:
         size = (short, int(short * height / width))
     else:
         size = (int(short * width / height), short)
+    if max(size) > LONGEST:
+        raise ValueError(f"{width} x {height} pixels are too long a strip")
     if size != image.size:
         image = image.resize(size, pillow.Resampling.BILINEAR)
     left, top = (round((side - crop) / 2) for side in size)
