@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "transforms": {"dialects", "errors", "frontend", "interpreters", "packing"},
     "schedule": {"errors", "targets"},
     "runtime": {"_version", "errors", "schedule", "targets"},
-    "codegen": {"_version", "dialects", "errors", "packing", "runtime.program"},
+    "codegen": {"_version", "dialects", "errors", "packing", "runtime.program", "schedule"},
     "zoo": {"errors", "packing", "sparsify"},
 }
 

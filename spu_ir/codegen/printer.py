@@ -12,7 +12,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from spu_ir.codegen.index import print_index
 from spu_ir.codegen.scope import Expr, Functions, Scope, View
-from spu_ir.codegen.weights import WeightFile
+from spu_ir.codegen.weights import Placed, WeightFile
 from spu_ir.dialects.antoum import ArenaOp, ConstantOp
 from spu_ir.dialects.spu import EpilogueOp, encoding_of, integers
 from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, shaped
@@ -72,6 +72,14 @@ class Printer:
     """Number of a packed weight -> the variable that points to it."""
     status: str = ""
     """The variable that points to the run's status."""
+    steps: Mapping[Operation, int] = field(default_factory=dict[Operation, int])
+    """The number of every step: what is timed and counted in a profiled program."""
+    counted: Mapping[Operation, int] = field(default_factory=dict[Operation, int])
+    """Instruction -> the number of its first operand among those of its step."""
+    count: Callable[[Printer, Scope, Operation, int], None] | None = None
+    """Prints the counting of an instruction."""
+    placed: dict[Operation, Placed] = field(default_factory=dict[Operation, Placed])
+    """The packed weight of every product printed so far."""
 
     def block(self, scope: Scope, block: Block) -> None:
         """Print every op of a block."""
@@ -85,7 +93,14 @@ class Printer:
         printer = self.instructions.get(type(op)) or _MEMORY.get(type(op))
         if printer is None:
             raise SpuError(f"{op.name} has no C; run bufferise, plan-memory and tile first")
+        step = self.steps.get(op)
+        if step is not None:
+            scope.profiled(f"SPU_BEGIN({step});")
         printer(self, scope, op)
+        if self.count is not None and op in self.counted:
+            self.count(self, scope, op, self.counted[op])
+        if step is not None:
+            scope.profiled("SPU_END();")
 
 
 def _constant(printer: Printer, scope: Scope, op: Operation) -> None:
@@ -213,28 +228,33 @@ def _parallel(printer: Printer, scope: Scope, op: Operation) -> None:
             value = inner.let("index")
         inner.values[op.body.block.args[number]] = value
     printer.block(inner, op.body.block)
-    lines, outer = inner.text()
-    members = [_member(scope.types[name], f"c{i}") for i, name in enumerate(outer)]
-    unpack = [
-        f"  {_member(scope.types[name], f'c{i}')} = frame->c{i};" for i, name in enumerate(outer)
-    ]
+    text = inner.text()
+    members = [(_member(scope.types[name], f"c{i}"), f"c{i}") for i, name in enumerate(text.outer)]
+    extra = [(_member(scope.types[name], f"p{i}"), f"p{i}") for i, name in enumerate(text.profiled)]
     body = [
         "struct @_frame {",
-        *(f"  {member};" for member in members or ["char unused"]),
+        *([f"  {member};" for member, _ in members] or ["  char unused;"]),
+        "  SPU_PROFILED(int64_t *counters;)",
+        *(f"  SPU_PROFILED({member};)" for member, _ in extra),
         "};",
         "static void @(void *frame_, int64_t index) {",
         "  const struct @_frame *frame = frame_;",
-        *unpack,
-        *([] if outer else ["  (void)frame;"]),
-        *([] if any("index" in line for line in lines) else ["  (void)index;"]),
-        *lines,
+        *(f"  {member} = frame->{name};" for member, name in members),
+        "  SPU_REGION_BEGIN(frame->counters);",
+        *(f"  SPU_PROFILED({member} = frame->{name};)" for member, name in extra),
+        *([] if members else ["  (void)frame;"]),
+        *([] if any("index" in line for line in text.lines) else ["  (void)index;"]),
+        *text.lines,
+        "  SPU_REGION_END();",
         "}",
     ]
     name = printer.functions.name("region", "\n".join(body))
     total = scope.product(counts)
     scope.open("")
-    values = ", ".join(outer) or "0"
-    scope.line(f"struct {name}_frame frame = {{{values}}};")
+    values = ", ".join(text.outer) or "0"
+    scope.line(f"struct {name}_frame frame = {{{values}")
+    scope.profiled(f"  SPU_PROFILED({', '.join(['', 'counters', *text.profiled])})")
+    scope.line("};")
     scope.line(f"context->parallel(context->pool, {name}, &frame, {total});")
     scope.close()
 

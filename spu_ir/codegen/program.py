@@ -8,17 +8,20 @@ from collections.abc import Mapping, Sequence
 from xdsl.context import Context
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp, StringAttr
-from xdsl.ir import Attribute, BlockArgument, SSAValue
+from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 
 from spu_ir._version import __version__
 from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
+from spu_ir.codegen.counters import count
 from spu_ir.codegen.index import print_slice
+from spu_ir.codegen.instructions import instructions_of, steps_of
 from spu_ir.codegen.printer import Printer, argument_view, c_type
 from spu_ir.codegen.report import LayerRow
 from spu_ir.codegen.scope import Expr, Scope
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
 from spu_ir.codegen.weights import WeightFile
+from spu_ir.codegen.work import work_table
 from spu_ir.dialects.antoum import ArenaOp
 from spu_ir.dialects.functions import (
     OUTPUT,
@@ -54,6 +57,9 @@ def emit_program(
     printer = Printer(
         WeightFile(store_of(ctx)),
         {**SPU_INSTRUCTIONS, **ATTENTION_INSTRUCTIONS, **VPU_INSTRUCTIONS},
+        steps={op: number for number, op in enumerate(steps_of(entry.body.block))},
+        counted=_counted(entry),
+        count=count,
     )
     scope = Scope()
     extents = [scope.let(f"extents[{i}]") for i in range(len(names))]
@@ -85,8 +91,9 @@ def emit_program(
         "  int32_t status = SPU_OK;",
         "  const uint8_t *weights = context->weights;",
         "  (void)weights, (void)extents, (void)inputs, (void)outputs;",
+        "  SPU_PROFILE_BEGIN(context->counters);",
         *_check_extents(entry),
-        *scope.text()[0],
+        *scope.text().lines,
         "  return status;",
         "}",
     ]
@@ -98,7 +105,19 @@ def emit_program(
         extents=tuple(Extent(name, *pair) for name, pair in bounds(entry).items()),
         ir=ir,
         report=[row.json(printer.weights.bytes_of()) for row in layers],
+        work=work_table(entry, printer.placed).to_json(),
     )
+
+
+def _counted(entry: func.FuncOp) -> dict[Operation, int]:
+    """Every instruction, and the number of its first operand among those of its step."""
+    counted: dict[Operation, int] = {}
+    for step in steps_of(entry.body.block):
+        first = 0
+        for op in instructions_of(step):
+            counted[op] = first
+            first += len(op.operands)
+    return counted
 
 
 def _function(module: ModuleOp, name: str) -> func.FuncOp:
@@ -141,7 +160,7 @@ def _arena_bytes(entry: func.FuncOp, names: Sequence[str]) -> list[str]:
     return [
         "int64_t spu_arena_bytes(const int64_t *extents) {",
         "  (void)extents;",
-        *scope.text()[0],
+        *scope.text().lines,
         "}",
     ]
 
@@ -171,7 +190,7 @@ def _output_shapes(
     return [
         "void spu_output_shape(int32_t output, const int64_t *extents, int64_t *shape) {",
         "  (void)extents, (void)shape;",
-        *scope.text()[0],
+        *scope.text().lines,
         "}",
     ]
 

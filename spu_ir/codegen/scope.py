@@ -38,6 +38,27 @@ class _Declaration:
         return f"{self.type}{space}{self.name} = {self.value};"
 
 
+@dataclass(frozen=True)
+class _Profiled:
+    """A line that a program has only when it is profiled."""
+
+    text: str
+
+
+_Line: TypeAlias = "str | _Declaration | _Profiled"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A scope's lines, and the outer names that it captures, in the order of its own for them."""
+
+    lines: list[str]
+    outer: list[str]
+    """Captured as c0, c1, ..."""
+    profiled: list[str]
+    """Captured as p0, p1, ... where only a profiled program needs them; p also numbers its own."""
+
+
 @dataclass
 class Scope:
     """
@@ -45,6 +66,10 @@ class Scope:
 
     Values of an outer scope are captured on first use, as members of the function's frame. A
     declared variable that nothing uses is dropped when the text is taken.
+
+    Statements added by `profiled` are macros that expand to nothing in a program that is not
+    profiled. What only they use is declared inside `SPU_PROFILED(...)`, so that the other program
+    has not even the variable.
     """
 
     parent: Scope | None = None
@@ -52,14 +77,16 @@ class Scope:
     types: dict[str, str] = field(default_factory=dict[str, str])
     captured: dict[str, str] = field(default_factory=dict[str, str])
     """Local name -> the outer scope's name, in order of capture."""
-    _lines: list[tuple[int, str | _Declaration]] = field(
-        default_factory=list[tuple[int, "str | _Declaration"]]
-    )
+    _lines: list[tuple[int, _Line]] = field(default_factory=list[tuple[int, "_Line"]])
     _depth: int = 1
 
     def line(self, text: str) -> None:
         """Add a statement as it is."""
         self._lines.append((self._depth, text))
+
+    def profiled(self, text: str) -> None:
+        """Add a statement that is a macro without any text unless the program is profiled."""
+        self._lines.append((self._depth, _Profiled(text)))
 
     def open(self, text: str) -> None:
         """Add the head of a block; what follows is inside it until `close`."""
@@ -162,33 +189,67 @@ class Scope:
             total = self.multiply(total, factor)
         return total
 
-    def text(self) -> tuple[list[str], list[str]]:
+    def text(self) -> Text:
         """The lines that matter, and the outer names that they capture, renamed in order."""
+        needed = self._used(profiled=False)
+        wanted = self._used(profiled=True)
+        kept: list[tuple[int, str, bool]] = []
+        for depth, line in self._lines:
+            plain = isinstance(line, str) or (
+                isinstance(line, _Declaration) and line.name in needed
+            )
+            if isinstance(line, _Profiled):
+                kept.append((depth, line.text, False))
+            elif isinstance(line, str):
+                kept.append((depth, line, True))
+            elif plain:
+                kept.append((depth, line.text(), True))
+            elif line.name in wanted:
+                kept.append((depth, f"SPU_PROFILED({line.text()})", False))
+        names: dict[str, str] = {}
+        outer: list[str] = []
+        profiled: list[str] = []
+        for plain in (True, False):
+            for name in (n for _, line, p in kept if p == plain for n in _NAME.findall(line)):
+                if name in names:
+                    continue
+                captured = self.captured.get(name)
+                if not plain:
+                    # Captured names come first: those of the frame are numbered by their place.
+                    if captured is not None:
+                        names[name] = f"p{len(profiled)}"
+                        profiled.append(captured)
+                elif captured is not None:
+                    names[name] = f"c{len(outer)}"
+                    outer.append(captured)
+                else:
+                    names[name] = f"v{len(names) - len(outer)}"
+        own = len(profiled)
+        for name in (n for _, line, _ in kept for n in _NAME.findall(line)):
+            if name not in names:
+                names[name] = f"p{own}"
+                own += 1
+
+        lines = [
+            "  " * depth + _NAME.sub(lambda match: names[match.group()], line)
+            for depth, line, _ in kept
+        ]
+        return Text(lines, outer, profiled)
+
+    def _used(self, *, profiled: bool) -> set[str]:
+        """The names that lines use, those of profiled statements too or not."""
         used: set[str] = set()
-        kept: list[tuple[int, str]] = []
-        for depth, line in reversed(self._lines):
+        for _, line in reversed(self._lines):
             if isinstance(line, _Declaration):
                 if line.name not in used:
                     continue
                 line = line.text()
+            elif isinstance(line, _Profiled):
+                if not profiled:
+                    continue
+                line = line.text
             used.update(_NAME.findall(line))
-            kept.append((depth, line))
-        kept.reverse()
-        names: dict[str, str] = {}
-        outer: list[str] = []
-
-        def rename(match: re.Match[str]) -> str:
-            name = match.group()
-            if name not in names:
-                if name in self.captured:
-                    names[name] = f"c{len(outer)}"
-                    outer.append(self.captured[name])
-                else:
-                    names[name] = f"v{len(names) - len(outer)}"
-            return names[name]
-
-        lines = [(depth, _NAME.sub(rename, line)) for depth, line in kept]
-        return ["  " * depth + line for depth, line in lines], outer
+        return used
 
 
 @dataclass

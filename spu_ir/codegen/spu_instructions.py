@@ -66,13 +66,13 @@ _FIELD_TYPES = {
 
 def _product(printer: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, EpilogueOp)
-    constant, row = constant_of(op.weight)
+    constant, _ = constant_of(op.weight)
     x, out = scope.view(op.x), scope.view(op.init)
     segments, x_stride = _segments(op, x)
     layer = op.attributes.get("layer")
     total = shape_of(constant.result)[0]
-    each = _group_lanes(op, total)
-    placed = printer.weights.packed(
+    each = group_lanes(op, total)
+    placed = printer.placed[op] = printer.weights.packed(
         constant,
         segments,
         op.x_zero.value.data,
@@ -80,13 +80,12 @@ def _product(printer: Printer, scope: Scope, op: Operation) -> None:
         layer.data if isinstance(layer, StringAttr) else "",
         depthwise=isinstance(op, ConvOp) and op.depthwise,
     )
-    first = row if isinstance(row, int) else scope.index(row)
     kernel = _kernel(printer, op, placed)
-    weight = _declare_weight(printer, scope, placed)
+    weight, group = weight_lanes(printer, scope, op)
     rows_axis = 0 if isinstance(op, MatmulOp) else 2
     fields = {
         "w": weight,
-        "group": _lane_group(scope, first, each, total, placed.packed.lane_groups),
+        "group": group,
         "rows": f"(int32_t){out.dims[rows_axis]}",
         "lanes": f"(int32_t){out.dims[-1]}",
         "x": x.pointer,
@@ -136,18 +135,32 @@ def _byte_stride(scope: Scope, view: View, axis: int) -> Expr:
     return scope.multiply(view.strides[axis], numpy_dtype(view.element).itemsize)
 
 
-def _group_lanes(op: EpilogueOp, total: int) -> int:
-    """The output channels of one convolution group of the whole weight."""
+def group_lanes(op: EpilogueOp, total: int) -> int:
+    """The output channels of one convolution group of the whole weight, which has `total`."""
     found = op.attributes.get(GROUP_LANES)
     return found.value.data if isinstance(found, IntegerAttr) else total
 
 
-def _lane_group(scope: Scope, row: Expr, each: int, total: int, lane_groups: int) -> str:
+def lane_group(row: int, each: int, lane_groups: int) -> int:
+    """The lane group of a row; convolution groups have `each` rows in `lane_groups`."""
+    return row // each * lane_groups + row % each // 16
+
+
+def weight_lanes(printer: Printer, scope: Scope, op: EpilogueOp) -> tuple[str, str]:
+    """The variable of a product's packed weight, and the lane group where its lanes begin."""
+    constant, row = constant_of(op.weight)
+    placed = printer.placed[op]
+    total, lane_groups = shape_of(constant.result)[0], placed.packed.lane_groups
+    each = group_lanes(op, total)
+    weight = _declare_weight(printer, scope, placed)
     if isinstance(row, int):
-        return str(row // each * lane_groups + row % each // 16)
+        return weight, str(lane_group(row, each, lane_groups))
+    first = scope.index(row)
+    if isinstance(first, int):
+        return weight, str(lane_group(first, each, lane_groups))
     if each == total:
-        return f"(int32_t)({row} / 16)"
-    return f"(int32_t)({row} / {each} * {lane_groups} + {row} % {each} / 16)"
+        return weight, f"(int32_t)({first} / 16)"
+    return weight, f"(int32_t)({first} / {each} * {lane_groups} + {first} % {each} / 16)"
 
 
 def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:

@@ -42,6 +42,9 @@ ARITHMETIC = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-strict-aliasing")
 _TUNING = ("-mtune=native",) if "avx2" in architecture_levels() else ()
 _SHARED = ("-fPIC", "-fvisibility=hidden")
 
+PROFILE = ("-DSPU_PROFILE", "-D_POSIX_C_SOURCE=200809L")
+"""What makes a program count and time itself; its text is the same. See device/counters.h."""
+
 
 @dataclass(frozen=True)
 class Compiler:
@@ -84,9 +87,13 @@ def _probe(command: tuple[str, ...]) -> Compiler:
     return Compiler(command, asked.stdout)
 
 
-def build(source: str, levels: Iterable[str] | None = None) -> dict[str, Path]:
+def build(
+    source: str, levels: Iterable[str] | None = None, *, profile: bool = False
+) -> dict[str, Path]:
     """
     The libraries of a program for ISA `levels` (default: the best that this host runs).
+
+    With `profile` those that count and time what they do.
 
     Levels that are not in the cache are compiled at the same time, on as many processors
     as this process may use. Raises SpuError if a level is not one of this architecture,
@@ -104,7 +111,8 @@ def build(source: str, levels: Iterable[str] | None = None) -> dict[str, Path]:
     shared = _build_host(compiler, headers)
 
     def build_one(level: str) -> Path:
-        return _build_level(compiler, headers, shared, source, level)
+        flags = (*program_flags(level), *(PROFILE if profile else ()), *_SHARED)
+        return _build_program(compiler, headers, shared, source, flags)
 
     with ThreadPoolExecutor(max(1, min(len(wanted), default_threads()))) as workers:
         return dict(zip(wanted, workers.map(build_one, wanted), strict=True))
@@ -121,8 +129,9 @@ def _headers() -> str:
     return digest_of(*(part for path in files for part in (path.name, path.read_bytes())))
 
 
-def _build_level(compiler: Compiler, headers: str, shared: Path, source: str, level: str) -> Path:
-    flags = (*program_flags(level), *_SHARED)
+def _build_program(
+    compiler: Compiler, headers: str, shared: Path, source: str, flags: tuple[str, ...]
+) -> Path:
     key = digest_of(compiler.version, *compiler.command, headers, shared.name, source, *flags)
 
     def make(path: Path) -> None:

@@ -97,14 +97,20 @@ class Library:
         extents: CData,
         inputs: Sequence[int],
         outputs: Sequence[int],
+        counters: int = 0,
     ) -> int:
-        """One run; 0, or a code of `context.h`."""
+        """
+        One run; 0, or a code of `context.h`.
+
+        `counters` is where a profiled program adds up (`runtime/counters.py`); 0 for nowhere.
+        """
         new, pointer = self.ffi.new, self.ffi.cast
         context = new("spu_context *")
         context.weights = pointer("const uint8_t *", weights)
         context.arena = pointer("uint8_t *", arena)
         context.parallel = pointer("spu_parallel_fn", self.parallel)
         context.pool = pointer("void *", self.pool)
+        context.counters = pointer("int64_t *", counters)
         return self.functions.spu_run(
             context,
             extents,

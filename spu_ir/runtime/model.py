@@ -17,13 +17,15 @@ from spu_ir.runtime.build import build
 from spu_ir.runtime.cpu import check_threads, default_threads, select_level
 from spu_ir.runtime.export import export_package
 from spu_ir.runtime.isa import architecture_levels
-from spu_ir.runtime.library import load_library
+from spu_ir.runtime.library import Library, load_library
 from spu_ir.runtime.package import Package, Verify, read_package, write_package
 from spu_ir.runtime.program import Array, Extent, Json, Port, Program, check_ports
 from spu_ir.runtime.weights import pack_weights
 
 if TYPE_CHECKING:
     from spu_ir.runtime.cards_placement import Placement
+    from spu_ir.schedule.profile import Profile
+    from spu_ir.schedule.work import WorkTable
 
 LAST_STAGE = "tiled"
 """The name of the stage that a package keeps: tiled and scheduled, printed to C as it is."""
@@ -59,14 +61,16 @@ class CompiledModel:
         save_levels: Iterable[str] = (),
         device: int | Literal["none"] | None = None,
         name: str = "model",
+        profile: bool = False,
     ):
         """
         Load the best library in `package` for this host, to run on `threads` threads.
 
         `stages` has the texts of `ir` by name; `save_levels` are the levels that `save`
         writes unless told otherwise. `device` is the card that it is put on, or "none", by
-        default the first that has its chip; `name` is what `spu-smi` calls it. Raises SpuError as
-        `select_level` and `load_library`, and if the card cannot take the model.
+        default the first that has its chip; `name` is what `spu-smi` calls it. `profile` builds
+        now what `profile` runs. Raises SpuError as `select_level`, `load_library` and `build`,
+        and if the card cannot take the model.
         """
         self.inputs = package.inputs
         self.outputs = package.outputs
@@ -77,6 +81,7 @@ class CompiledModel:
         self._stages = {**(stages or {}), LAST_STAGE: package.ir, "c": package.source}
         self._save_levels = tuple(save_levels) or tuple(package.libraries)
         self._library = load_library(package.libraries[self.level], self.level, self.threads)
+        self._profiled = self._build_profiled() if profile else None
         self._weights = package.weights.address()
         # As many runs at once as threads are useful.
         self._arenas = ArenaPool(max(self.threads, default_threads()))
@@ -94,13 +99,14 @@ class CompiledModel:
         options: Mapping[str, Json] | None = None,
         device: int | Literal["none"] | None = None,
         name: str = "model",
+        profile: bool = False,
     ) -> CompiledModel:
         """
         The model of a program just compiled.
 
         `libraries` are what `build` made of it (default: built now, for this host's best
-        level). `options` say how it was compiled and are kept in its package. `device` and
-        `name` are as `compile` has them.
+        level). `options` say how it was compiled and are kept in its package. `device`, `name`
+        and `profile` are as `compile` has them.
         """
         check_ports(program.inputs, program.outputs, program.extents)
         package = Package(
@@ -113,6 +119,7 @@ class CompiledModel:
             libraries=build(program.source) if libraries is None else dict(libraries),
             report=copy.deepcopy(program.report),
             options=dict(options or {}),
+            work=program.work,
         )
         return cls(
             package,
@@ -121,6 +128,7 @@ class CompiledModel:
             save_levels=architecture_levels(),
             device=device,
             name=name,
+            profile=profile,
         )
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -134,10 +142,15 @@ class CompiledModel:
         short, the model was closed, or it runs in a forked child for the first time and its card
         is full.
         """
+        return self._run(feeds, self._library)
+
+    def _run(
+        self, feeds: Mapping[str, Array], library: Library, counters: Array | None = None
+    ) -> dict[str, Array]:
+        """`run` by a library; a profiled one adds to `counters`."""
         if self._closed:
             raise SpuError("the model was closed", remedy="load or compile it again")
         arrays = self._match(feeds)
-        library = self._library
         placement = self._placement
         if placement is not None:
             placement.begin()
@@ -161,6 +174,7 @@ class CompiledModel:
                 extents,
                 [_address(array) for array in arrays],
                 [_address(array) for array in results],
+                0 if counters is None else _address(counters),
             )
         if code != 0:
             raise SpuError(f"the run failed: {_FAILURES.get(code, f'code {code}')}")
@@ -186,6 +200,53 @@ class CompiledModel:
         if missing:
             libraries |= build(self._package.source, missing)
         write_package(Path(path), replace(self._package, libraries=libraries))
+
+    @property
+    def work(self) -> WorkTable:
+        """
+        What every step of the program does at any extents: docs/counters.md.
+
+        Raises SpuError for a package that was written before there was such a table.
+        """
+        from spu_ir.schedule.work import WorkTable
+
+        if self._package.work is None:
+            raise SpuError(
+                "the package has no table of its work: an older spu-ir wrote it",
+                remedy="compile the model again",
+            )
+        return WorkTable.from_json(self._package.work)
+
+    def profile(
+        self, feeds: Mapping[str, Array], *, target: str | None = None, runs: int = 3
+    ) -> Profile:
+        """
+        Run the model `runs` times, and say for each step what it did and how long it took.
+
+        Counted work, and zeros among the activations, are those of one run; the host's time is
+        the median of the runs, with counting, after one that is not counted. `target` is the
+        card whose time is modelled beside it, by default the one that the model was compiled for.
+
+        The first call compiles the counting program, unless `profile=True` made it when the model
+        was compiled or loaded: that needs a C compiler. Raises SpuError as `run`, `build` and
+        `work`.
+        """
+        from spu_ir.runtime.profiling import profile
+
+        if self._profiled is None:
+            self._profiled = self._build_profiled()
+        library = self._profiled
+        values = self._extents_of(self._match(feeds))
+        extents = {extent.name: n for extent, n in zip(self.extents, values, strict=True)}
+
+        def run(counters: Array) -> None:
+            self._run(feeds, library, counters)
+
+        return profile(self, run, extents, target=target, runs=runs)
+
+    def _build_profiled(self) -> Library:
+        built = build(self._package.source, [self.level], profile=True)
+        return load_library(built[self.level], self.level, self.threads)
 
     def export_c(self, folder: str | os.PathLike[str]) -> None:
         """
@@ -315,6 +376,7 @@ def load(
     threads: int | None = None,
     verify: Verify = "once",
     device: int | Literal["none"] | None = None,
+    profile: bool = False,
 ) -> CompiledModel:
     """
     Load the model that `save` wrote to the folder `path`. Needs no compiler.
@@ -323,15 +385,16 @@ def load(
     this process). `verify` is when the weights are held against their digest: "once" as long
     as the file is untouched, or "always"; code always is. A package contains native code, and
     digests detect damage, not malice. `device` is the index of the card to put it on, or "none"
-    (default: the first with its chip; docs/devices.md). Raises SpuError, naming the file, for a package that is incomplete,
-    damaged, of another version or for another processor, and, with the numbers, for a full card.
+    (default: the first with its chip; docs/devices.md). `profile` builds now what
+    `CompiledModel.profile` runs, which does need a compiler. Raises SpuError, naming the file, for
+    a package that is incomplete, damaged, of another version or for another processor, and, with
+    the numbers, for a full card.
     """
     if verify not in ("once", "always"):
         raise SpuError(f"verify={verify!r} is unknown", remedy="use 'once' or 'always'")
     name = Path(path).resolve().stem
-    return CompiledModel(
-        read_package(Path(path), verify), threads=threads, device=device, name=name
-    )
+    package = read_package(Path(path), verify)
+    return CompiledModel(package, threads=threads, device=device, name=name, profile=profile)
 
 
 def _address(array: Array) -> int:

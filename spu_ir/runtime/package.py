@@ -29,10 +29,11 @@ from spu_ir.runtime.program import Extent, Json, Port, check_ports
 from spu_ir.runtime.weights import Weights, map_weights
 
 FORMAT = "spu-package"
-VERSION = (1, 0)
+VERSION = (1, 1)
 """Major and minor version of the format that this code writes; it reads the same major."""
 
 MANIFEST, SOURCE, IR, WEIGHTS = "manifest.json", "program.c", "program.mlir", "weights.safetensors"
+WORK = "work.json"
 _LIMIT = 256 << 20  # bytes of a manifest, program or IR that load reads
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -53,6 +54,8 @@ class Package:
     libraries: Mapping[str, Path]
     report: list[dict[str, Json]] = field(default_factory=list[dict[str, Json]])
     options: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    work: Json = None
+    """The JSON of the program's table of work; None in a package from before there was one."""
 
 
 def is_package(path: Path) -> bool:
@@ -72,6 +75,8 @@ def write_package(path: Path, package: Package) -> None:
     """
     with new_folder(path, "a package", is_package) as folder:
         texts = {SOURCE: package.source, IR: package.ir}
+        if package.work is not None:
+            texts[WORK] = json.dumps(package.work, separators=(",", ":"), allow_nan=False) + "\n"
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
         with (folder / WEIGHTS).open("wb") as file:
@@ -124,7 +129,7 @@ def read_package(path: Path, verify: Verify = "once") -> Package:
 
     files = reader.fields("files")
     text: dict[str, str] = {}
-    for name in (SOURCE, IR):
+    for name in (SOURCE, IR, *((WORK,) if WORK in files.table else ())):
         data = _read(path / name)
         if hashlib.sha256(data).hexdigest() != files.text(name):
             raise damaged(path / name, "its digest is not the manifest's")
@@ -151,6 +156,7 @@ def read_package(path: Path, verify: Verify = "once") -> Package:
         libraries=libraries,
         report=[row.table for row in reader.tables("report")],
         options=reader.fields("options").table,
+        work=Fields.parse(path / WORK, text[WORK].encode()).table if WORK in text else None,
     )
 
 

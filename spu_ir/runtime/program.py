@@ -82,7 +82,8 @@ class Program:
 
     `source` is C11 that includes `spu_device.h` and defines the functions of `context.h`.
     `weights` are in file order; the C addresses each by its `weight_offsets`. `ir` is the
-    text of the last stage that `source` was printed from; `report` has one row a layer.
+    text of the last stage that `source` was printed from; `report` has one row a layer. `work`
+    is the JSON of a `spu_ir.schedule.work.WorkTable`, None where it is not known.
     """
 
     source: str
@@ -92,6 +93,7 @@ class Program:
     extents: tuple[Extent, ...]
     ir: str
     report: list[dict[str, Json]]
+    work: Json = None
 
 
 def weight_offsets(weights: Mapping[str, Array]) -> dict[str, int]:

@@ -5,6 +5,7 @@
 #include "attention.h"
 #include "attention_int8.h"
 #include "context.h"
+#include "counters.h"
 #include "numerics.h"
 #include "spu.h"
 #include "spu_depthwise.h"
