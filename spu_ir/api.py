@@ -31,6 +31,7 @@ from spu_ir.tools.dump import DUMP_VARIABLE, dump_callback
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from spu_ir.media.image_input import ImageInput
     from spu_ir.runtime.model import CompiledModel
     from spu_ir.runtime.program import Program
     from spu_ir.transforms.sensitivity import SensitivityReport
@@ -98,6 +99,7 @@ def lower(
     shapes: Mapping[str, Any] | None = None,
     target: str | os.PathLike[str] | Target = "s4",
     padding: Padding = "compute",
+    preprocess: ImageInput | None = None,
     progress: Progress | None = None,
 ) -> tuple[Program, Compilation]:
     """
@@ -114,7 +116,7 @@ def lower(
     card = Target.load(target)
     check("padding", padding, PADDINGS)
     quantisation.check(calibrated=calibration is not None)
-    job = _to_tensors(model, precision, sparsity, shapes, progress, padding)
+    job = _to_tensors(model, precision, sparsity, shapes, progress, padding, preprocess)
     job.estimate = quantisation.prepare(job.module, job.ctx, calibration, job.report)
     job.run(
         "quantised", pipelines.quantise(precision, quantisation.activations, quantisation.attention)
@@ -137,6 +139,7 @@ def _to_tensors(
     shapes: Mapping[str, Any] | None,
     progress: Progress | None,
     padding: Padding = "compute",
+    preprocess: ImageInput | None = None,
 ) -> Compilation:
     """A model on tensors, pruned and in f32: what calibration sees."""
     from spu_ir.frontend import import_model
@@ -148,9 +151,29 @@ def _to_tensors(
     job = Compilation(ctx, import_model(model, ctx, shapes=shapes), progress)
     job.run("onnx", ())
     job.run("graph", pipelines.GRAPH)
-    passes = (*pipelines.LOWER, *pipelines.padding(padding))
+    images = None if preprocess is None else _images(preprocess)
+    passes = (*pipelines.lower(images), *pipelines.padding(padding))
     job.run("tensor", (*passes, *pipelines.sparsify(sparsity, precision)))
     return job
+
+
+def _images(preprocess: ImageInput) -> ModulePass:
+    """The pass that gives a model images for its input."""
+    from spu_ir.transforms.preprocess_images import PreprocessImagesPass
+
+    return PreprocessImagesPass(
+        height=preprocess.height,
+        width=preprocess.width,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        divide=preprocess.divide,
+        input=preprocess.input or "",
+        layout=preprocess.layout,
+        colour=preprocess.colour,
+        interpolation=preprocess.interpolation,
+        antialias=preprocess.antialias,
+        canvas=preprocess.canvas,
+    )
 
 
 def compile(
@@ -169,6 +192,7 @@ def compile(
     attention: Attention = "auto",
     shapes: Mapping[str, Any] | None = None,
     padding: Padding = "compute",
+    preprocess: ImageInput | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     levels: Sequence[str] | None = None,
@@ -198,9 +222,11 @@ def compile(
     `shapes` bounds run-time extents, `{"batch": (1, 64)}`, fixes them, `{"batch": 1}`, or gives
     an input's dims, `{"input": [1, 3, 224, 224]}`; `run` then takes any extents within the
     bounds. `padding` "skip" computes the real rows of padded samples only, for models whose
-    attention has a padding mask (docs/padding.md); "compute" computes all. `threads` limits a
-    run's threads (default: the processors of this process). `progress(what, done, total)` is
-    called as work proceeds. `levels` are the ISA levels to build (default: the host's best).
+    attention has a padding mask (docs/padding.md); "compute" computes all. `preprocess` makes
+    decoded images of any size the input, and resizes and normalises them in the program
+    (docs/media.md); calibration then takes such images too. `threads` limits a run's threads
+    (default: the processors of this process). `progress(what, done, total)` is called as work
+    proceeds. `levels` are the ISA levels to build (default: the host's best).
     `device` is the index of the card of this machine to put the model on, or "none" for no card
     (default: the first that has the target's chip; docs/devices.md).
 
@@ -227,6 +253,7 @@ def compile(
         shapes=shapes,
         target=target,
         padding=padding,
+        preprocess=preprocess,
         progress=progress,
     )
     if progress is not None:
@@ -245,6 +272,9 @@ def compile(
             "sparsity": sparsity,
             "padding": padding,
             "estimated_error": job.estimate,
+            "preprocess": None
+            if preprocess is None
+            else preprocess.named([port.name for port in program.inputs]).json(),
         },
         device=device,
         name=Path(model).stem if isinstance(model, str | os.PathLike) else "model",

@@ -41,6 +41,7 @@ PASSES = (
     "fold-batch-norm",
     "lower-onnx",
     # spu and vpu on tensors
+    "preprocess-images",
     "sink-transposes",
     "fuse-epilogue",
     "skip-padding",

@@ -13,6 +13,7 @@ from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 from spu_ir._version import __version__
 from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
 from spu_ir.codegen.counters import count
+from spu_ir.codegen.image_instructions import IMAGE_INSTRUCTIONS
 from spu_ir.codegen.index import print_slice
 from spu_ir.codegen.instructions import instructions_of, steps_of
 from spu_ir.codegen.printer import Printer, argument_view, c_type
@@ -56,7 +57,12 @@ def emit_program(
 
     printer = Printer(
         WeightFile(store_of(ctx)),
-        {**SPU_INSTRUCTIONS, **ATTENTION_INSTRUCTIONS, **VPU_INSTRUCTIONS},
+        {
+            **SPU_INSTRUCTIONS,
+            **ATTENTION_INSTRUCTIONS,
+            **VPU_INSTRUCTIONS,
+            **IMAGE_INSTRUCTIONS,
+        },
         steps={op: number for number, op in enumerate(steps_of(entry.body.block))},
         counted=_counted(entry),
         count=count,

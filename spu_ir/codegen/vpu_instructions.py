@@ -32,7 +32,6 @@ from spu_ir.dialects.vpu import (
     ScaledOp,
     SelectOp,
     SoftmaxOp,
-    TableOp,
     TransposeOp,
     UnaryFn,
     UnaryOp,
@@ -531,17 +530,6 @@ def _gather(printer: Printer, scope: Scope, op: Operation) -> None:
     nest(scope, [x_view, i_view, o_view], dims, body)
 
 
-def _table(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, TableOp)
-    table = scope.view(op.table).pointer
-    _rows(
-        scope,
-        [scope.view(op.x), scope.view(op.init)],
-        lambda p, n: scope.line(f"vpu_table_u8({table}, {p[0]}, {p[1]}, {n});"),
-        "a table look-up",
-    )
-
-
 def _row_offsets(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, RowOffsetsOp)
     x, out = scope.view(op.x), scope.view(op.init)
@@ -569,5 +557,4 @@ VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     PoolOp: _pool,
     GatherOp: _gather,
     RowOffsetsOp: _row_offsets,
-    TableOp: _table,
 }

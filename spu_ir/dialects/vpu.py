@@ -1,9 +1,9 @@
 """
 The VPU: everything that is not a matrix product.
 
-Element-wise functions, reductions, softmax, normalisation, pooling, data movement, quantisation
-and tables, in destination-passing style. Broadcasting is numpy's. Images are channels last.
-The element-wise functions' names and meanings are those of the ONNX operators.
+Element-wise functions, reductions, softmax, normalisation, pooling, data movement, quantisation,
+tables and resizing of images, in destination-passing style. Broadcasting is numpy's. Images are
+channels last. The element-wise functions' names and meanings are those of the ONNX operators.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from .destination import DestinationEffects
 from .spu import integers
 from .types import element_of, shape_of, ui8
 from .vpu_base import Shaped, UnaryLikeOp, VpuOp, array_attr
+from .vpu_image import ResizeFilter, ResizeFilterAttr, ResizeOp, ResizeTapsOp
 from .vpu_movement import (
     ConcatOp,
     ExpandOp,
@@ -413,8 +414,10 @@ Vpu = Dialect(
         DequantiseOp,
         QuantiseRowsOp,
         TableOp,
+        ResizeTapsOp,
+        ResizeOp,
     ],
-    [UnaryFnAttr, BinaryFnAttr, ReduceFnAttr, PoolFnAttr],
+    [UnaryFnAttr, BinaryFnAttr, ReduceFnAttr, PoolFnAttr, ResizeFilterAttr],
 )
 
 __all__ = [
@@ -440,6 +443,10 @@ __all__ = [
     "ReduceFnAttr",
     "ReduceOp",
     "ReshapeOp",
+    "ResizeFilter",
+    "ResizeFilterAttr",
+    "ResizeOp",
+    "ResizeTapsOp",
     "RowOffsetsOp",
     "ScaledOp",
     "SelectOp",

@@ -159,7 +159,12 @@ class DequantiseOp(ScaledOp):
 
 @irdl_op_definition
 class TableOp(VpuOp):
-    """`init[i] = table[x[i]]`: x ui8, table 256 entries, between static scales only."""
+    """
+    `init[i] = table[x[i]]`: x ui8; table `[256]`, or `[C, 256]`, a row for each channel.
+
+    Channels are x's last axis. The table is ui8 (between static scales) or f32 (a number for each
+    byte), and so is the init.
+    """
 
     name = "vpu.table"
 
@@ -182,7 +187,8 @@ class TableOp(VpuOp):
 
     def verify_meaning(self) -> None:
         self.require_element("x", self.x, ui8)
-        self.require_element("table", self.table, ui8)
-        self.require_element("the init", self.init, ui8)
-        self.require_shape("table", self.table, [256])
+        self.require_element("table", self.table, ui8, f32)
+        self.require_element("the init", self.init, element_of(self.table))
+        rows = shape_of(self.x)[-1:] if len(shape_of(self.table)) == 2 else ()
+        self.require_shape("table", self.table, [*rows, 256])
         self.require_shape("the init", self.init, shape_of(self.x))

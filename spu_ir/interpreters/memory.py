@@ -186,11 +186,13 @@ class MemRefFunctions(InterpreterFunctions):
                     f"memref.subview: axis {axis}: positions {start} to {last} are not within "
                     f"{extent}"
                 )
+        # An end before position 0, of a negative step, is no position to numpy.
+        ends_at = [s + n * step for s, n, step in zip(offsets, sizes, strides, strict=True)]
         part = x[
             tuple(
                 [
-                    slice(start, start + size * step, step)
-                    for start, size, step in zip(offsets, sizes, strides, strict=True)
+                    slice(start, end if end >= 0 else None, step)
+                    for start, end, step in zip(offsets, ends_at, strides, strict=True)
                 ]
             )
         ]

@@ -262,9 +262,9 @@ def dynamic_scale(low: np.float32, high: np.float32) -> tuple[np.float32, int]:
     return scale, int(zero)
 
 
-def table(entries: NDArray[np.uint8], x: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`entries[x]`, 256 entries."""
-    return entries[x]
+def table(entries: NDArray[Any], x: NDArray[np.uint8]) -> NDArray[Any]:
+    """`entries[x]` of 256 entries, or `entries[c, x[..., c]]` of a row for each channel."""
+    return entries[x] if entries.ndim == 1 else entries[np.arange(len(entries)), x]
 
 
 # ---- reductions

@@ -29,6 +29,8 @@ from spu_ir.dialects.vpu import (
     QuantiseRowsOp,
     ReduceOp,
     ReshapeOp,
+    ResizeOp,
+    ResizeTapsOp,
     RowOffsetsOp,
     ScaledOp,
     SelectOp,
@@ -41,7 +43,7 @@ from spu_ir.dialects.vpu import (
 )
 from spu_ir.errors import SpuError
 
-from . import numerics, numerics_pool, numerics_rows
+from . import numerics, numerics_image, numerics_pool, numerics_rows
 from . import numerics_vpu as vpu
 from .destination import deliver
 
@@ -246,3 +248,22 @@ class VpuFunctions(InterpreterFunctions):
     def run_table(self, _: Interpreter, op: TableOp, args: PythonValues) -> PythonValues:
         x, entries, _init = args
         return deliver(op, args, vpu.table(entries, x))
+
+    @impl(ResizeTapsOp)
+    def run_resize_taps(self, _: Interpreter, op: ResizeTapsOp, args: PythonValues) -> PythonValues:
+        geometry, _taps, init = args
+        _, count, most = init.shape
+        taps, weights = numerics_image.resize_taps(
+            geometry[:, op.axis.value.data],
+            count,
+            most,
+            op.filter.data,
+            antialias=bool(op.antialias.value.data),
+        )
+        return deliver(op, args, taps, weights)
+
+    @impl(ResizeOp)
+    def run_resize(self, _: Interpreter, op: ResizeOp, args: PythonValues) -> PythonValues:
+        x, rows, row_weights, columns, column_weights, _init = args
+        result = numerics_image.resize(x, (rows, row_weights), (columns, column_weights))
+        return deliver(op, args, result)

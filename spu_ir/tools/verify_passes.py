@@ -10,6 +10,7 @@ A pass says in its class attribute `preserves` what it leaves of the outputs:
   `reference(ctx, module) -> ModuleOp`: from a copy of the module before the pass it makes a
   module, with arithmetic of its own (masked or rounded f32), whose outputs the module after the
   pass must have, within t (1e-5 when left out).
+- `interface`: the pass changes the inputs, so that it begins anew with other ones.
 
 Whatever a pass yields is the baseline of the next one. Inputs are drawn from a seeded generator:
 run-time extents small and within their bounds, floats normal, indices of a gather within its
@@ -40,7 +41,9 @@ LARGEST_EXTENT = 6
 LOSSY_TOLERANCE = 1e-5
 """How close a lossy pass comes to its reference when it does not say."""
 
-_PROMISE = re.compile(r"(exact|tolerance(?=\()|lossy)(?:(?<!exact)\(([0-9.eE+-]+)\))?")
+_PROMISE = re.compile(
+    r"(exact|interface|tolerance(?=\()|lossy)(?:(?<!exact)(?<!interface)\(([0-9.eE+-]+)\))?"
+)
 _GATHER = re.compile(r"(onnx\.Gather(Elements)?(V\d+)?|vpu\.gather)")
 _PASSES_INDICES_ON = re.compile(
     r"onnx\.(Cast|Reshape|Squeeze|Unsqueeze|Identity|Expand|Flatten|Slice)(V\d+)?"
@@ -64,7 +67,9 @@ class Promise(NamedTuple):
     tolerance: float
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "exact" else f"{self.kind}({self.tolerance:g})"
+        return (
+            self.kind if self.kind in ("exact", "interface") else f"{self.kind}({self.tolerance:g})"
+        )
 
 
 def promise_of(done: ModulePass) -> Promise:
@@ -76,7 +81,7 @@ def promise_of(done: ModulePass) -> Promise:
     if match is None:
         raise SpuError(
             f"pass {done.name!r} declares preserves = {text!r}",
-            remedy='it is "exact", "tolerance(t)" or "lossy(t)"',
+            remedy='it is "exact", "tolerance(t)", "lossy(t)" or "interface"',
         )
     if match[1] == "lossy" and not isinstance(done, LossyPass):
         raise SpuError(f"pass {done.name!r} is lossy", remedy="give it a method `reference`")
@@ -216,6 +221,9 @@ class PassVerifier:
         if previous is None:
             self.feeds = generate(module, self.seed)
             now = self.run(module, "the module as it was given")
+        elif promise_of(previous).kind == "interface":
+            self.feeds = generate(module, self.seed)
+            now = self.run(module, f"the module after pass {previous.name!r}")
         else:
             now = self.run(module, f"the module after pass {previous.name!r}")
             self.compare(previous, now)

@@ -22,8 +22,9 @@ from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.spu import EpilogueOp, MatmulOp
 from spu_ir.dialects.types import Array, element_of, shape_of, ui8
-from spu_ir.dialects.vpu import DequantiseOp, QuantiseOp
+from spu_ir.dialects.vpu import DequantiseOp, QuantiseOp, TableOp
 from spu_ir.dialects.weights import WeightStore, store_of
+from spu_ir.interpreters.numerics_vpu import quantise_by
 from spu_ir.transforms.affine import affine_of, shared_affine, uniform
 from spu_ir.transforms.integer_weights import (
     REASON,
@@ -36,6 +37,7 @@ from spu_ir.transforms.integer_weights import (
 from spu_ir.transforms.qdq_movement import movement_patterns
 from spu_ir.transforms.qdq_runtime import DropIntegerCast, FoldRuntimeProduct
 from spu_ir.transforms.rewriting import (
+    constant_of,
     constant_op,
     dims_of,
     empty_of,
@@ -132,6 +134,35 @@ class FoldOutput(RewritePattern):
 
 
 @dataclass
+class FoldTable(RewritePattern):
+    """`quantise` of a look-up of f32 numbers is a look-up of bytes."""
+
+    store: WeightStore
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: QuantiseOp, rewriter: PatternRewriter) -> None:
+        look_up = op.x.owner
+        if not isinstance(look_up, TableOp):
+            return
+        affine = shared_affine(op.x, self.store)
+        numbers = constant_of(look_up.table, self.store)
+        if affine is None or numbers is None:
+            return
+        dtype = np.dtype(np.uint8 if affine.element == ui8 else np.int8)
+        scale, zero = np.array(affine.scale, np.float32), np.array(affine.zero, dtype)
+        entries = quantise_by(numbers, scale, zero, dtype.name)
+        point = InsertPoint.before(look_up)
+        table = rewriter.insert(constant_op(self.store, entries), point).result
+        empty = rewriter.insert(empty_of(op.x, affine.element, dims_of(op.x)), point)
+        new = rewriter.insert(TableOp(look_up.x, table, empty.tensor), point)
+        kept = {name: attr for name, attr in look_up.attributes.items() if name != "range"}
+        new.attributes.update(kept)
+        for use in list(op.x.uses):
+            rewriter.replace(use.operation, [], [new.results[0]])
+        rewriter.erase(look_up)
+
+
+@dataclass
 class FoldResidual(RewritePattern):
     """A residual that is dequantised from bytes is read as bytes."""
 
@@ -210,6 +241,7 @@ class FoldQdqPass(ModulePass):
             DropIntegerCast(store),
             FoldResidual(store),
             FoldOutput(store),
+            FoldTable(store),
         ]
         rest: list[RewritePattern] = [MaterialiseWeight(store)]
         for patterns in (folding, rest):

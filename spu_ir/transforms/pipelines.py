@@ -59,6 +59,12 @@ GRAPH: Passes = (
 LOWER: Passes = (LowerOnnxPass(), SinkTransposesPass(), *CLEAN, FuseEpiloguePass(), *CLEAN)
 """onnx -> spu and vpu on tensors, in f32."""
 
+
+def lower(preprocess: ModulePass | None = None) -> Passes:
+    """`LOWER`, with `preprocess` (`preprocess-images`) as soon as there are ops of the VPU."""
+    return LOWER if preprocess is None else (LOWER[0], preprocess, *LOWER[1:])
+
+
 MEMORY: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN, TilePass(), *CLEAN)
 """Tensors -> memrefs in planned arenas -> tiles."""
 

@@ -24,6 +24,8 @@ from spu_ir.dialects.vpu import (
     QuantiseOp,
     QuantiseRowsOp,
     ReduceOp,
+    ResizeOp,
+    ResizeTapsOp,
     ScaledOp,
     SelectOp,
     SoftmaxOp,
@@ -97,7 +99,24 @@ rule_of.register(DequantiseOp, _scaled)
 @rule_of.register
 def _table(op: TableOp) -> Rule:
     same = range(len(shape_of(op.init)))
-    return Rule(op.init, same, [same, whole(op.table), same])
+    # A table for each channel is one of pixels, whose channels stay together.
+    cut = same[:-1] if len(shape_of(op.table)) == 2 else same
+    return Rule(op.init, cut, [same, whole(op.table), same])
+
+
+@rule_of.register
+def _resize_taps(op: ResizeTapsOp) -> Rule:
+    return Rule(op.init, [0], [[0, None, None]] * 3)
+
+
+@rule_of.register
+def _resize(op: ResizeOp) -> Rule:
+    image: Map = [0, None, None, None]
+    rows: Map = [0, 1, None]
+    columns: Map = [0, None, None]
+    # Neighbouring tiles narrow the rows that they share once each.
+    maps = [image, rows, rows, columns, columns, [0, 1, None, None]]
+    return Rule(op.init, [0, 1], maps, {1: 16})
 
 
 @rule_of.register

@@ -28,7 +28,8 @@ typedef struct {
 enum {
   SPU_OK = 0,
   SPU_BAD_EXTENT = 1, /* an extent is outside the bounds that the program was compiled for */
-  SPU_BAD_INDEX = 2   /* an index among the inputs is outside the axis that it selects from */
+  SPU_BAD_INDEX = 2,  /* an index among the inputs is outside the axis that it selects from */
+  SPU_BAD_IMAGE = 3   /* an image's geometry among the inputs is impossible, or not of the image */
 };
 
 /* Bytes of arena that a run with these extents needs. */

@@ -173,6 +173,9 @@ static inline void vpu_table_u8(const uint8_t *table, const uint8_t *x, uint8_t 
     y[i] = table[x[i]];
 #endif
 }
+static inline void vpu_table_f32(const float *table, const uint8_t *x, float *y, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = table[x[i]];
+}
 
 /* ---- packed rows ------------------------------------------------------------------------------ */
 

@@ -112,3 +112,21 @@ func.func @shared(%x : tensor<4x1xui8>) -> (tensor<4x1xf32>, tensor<4x1xui8>) {
   %q = vpu.quantise %y scale(%half : tensor<f32>) into %f : tensor<4x1xf32>, tensor<4x1xui8> -> tensor<4x1xui8>
   func.return %y, %q : tensor<4x1xf32>, tensor<4x1xui8>
 }
+
+// -----
+
+// Numbers that are looked up for bytes and then quantised are bytes that are looked up.
+// CHECK-LABEL: func.func @look_up
+// CHECK:         [[T:%.+]] = antoum.constant {{.*}} : tensor<2x256xui8>
+// CHECK:         [[Q:%.+]] = vpu.table %x, [[T]] into {{.*}} {layer = "p"} : tensor<4x2xui8>, tensor<2x256xui8>, tensor<4x2xui8>
+// CHECK-NEXT:    func.return [[Q]]
+func.func @look_up(%x : tensor<4x2xui8>) -> tensor<4x2xui8> {
+  %half = antoum.constant dense<0.5> : tensor<f32> : tensor<f32>
+  %three = antoum.constant dense<3> : tensor<ui8> : tensor<ui8>
+  %t = antoum.constant dense<1.5> : tensor<2x256xf32> : tensor<2x256xf32>
+  %e = tensor.empty() : tensor<4x2xf32>
+  %y = vpu.table %x, %t into %e {layer = "p", range = array<f32: 0.0, 1.5>} : tensor<4x2xui8>, tensor<2x256xf32>, tensor<4x2xf32> -> tensor<4x2xf32>
+  %f = tensor.empty() : tensor<4x2xui8>
+  %q = vpu.quantise %y scale(%half : tensor<f32>) zero(%three : tensor<ui8>) into %f : tensor<4x2xf32>, tensor<4x2xui8> -> tensor<4x2xui8>
+  func.return %q : tensor<4x2xui8>
+}

@@ -92,7 +92,7 @@
 // -----
 %x, %t, %q = "test.op"() : () -> (tensor<4xui8>, tensor<256xi8>, tensor<4xui8>)
 %r = vpu.table %x, %t into %q : tensor<4xui8>, tensor<256xi8>, tensor<4xui8> -> tensor<4xui8>
-// CHECK: vpu.table: table must have element type ui8, got i8
+// CHECK: vpu.table: table must have element type ui8 or f32, got i8
 
 // -----
 %x, %t, %q = "test.op"() : () -> (tensor<4xui8>, tensor<128xui8>, tensor<4xui8>)
