@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -21,9 +21,11 @@ from spu_ir.runtime.library import Library, load_library
 from spu_ir.runtime.package import Package, Verify, read_package, write_package
 from spu_ir.runtime.program import Array, Extent, Json, Port, Program, check_ports
 from spu_ir.runtime.weights import pack_weights
+from spu_ir.targets import Target
 
 if TYPE_CHECKING:
     from spu_ir.runtime.cards_placement import Placement
+    from spu_ir.schedule.estimate import Estimate
     from spu_ir.schedule.profile import Profile
     from spu_ir.schedule.work import WorkTable
 
@@ -216,6 +218,35 @@ class CompiledModel:
                 remedy="compile the model again",
             )
         return WorkTable.from_json(self._package.work)
+
+    def estimate(
+        self,
+        target: str | os.PathLike[str] | Target | None = None,
+        batch: int = 64,
+        extents: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> Estimate:
+        """
+        What batches of `batch` samples would take on a card: docs/device-model.md.
+
+        `target` is a name, a TOML file or a Target, by default what the model was compiled for.
+        `extents` are those beside the batch, by default the largest that the model takes.
+        `options` say how the work is laid out and what is skipped (`spu_ir.schedule.options`):
+        cores, core_batch, zeros, real, wire, host. Nothing runs.
+
+        Raises SpuError for a target, an extent or an option that there is not, and as `work`.
+        """
+        from spu_ir.schedule.of_model import estimate_model
+
+        return estimate_model(
+            self.work,
+            Target.of_option(self.options.get("target")) if target is None else target,
+            batch,
+            extents,
+            bounds={extent.name: (extent.minimum, extent.maximum) for extent in self.extents},
+            inputs=self.inputs,
+            **options,
+        )
 
     def profile(
         self, feeds: Mapping[str, Array], *, target: str | None = None, runs: int = 3

@@ -76,8 +76,11 @@ class Spu:
     int8_macs: Annotated[Figure, Amount("MAC/cycle")]
     """Of one SPU: slots that hold a weight, whatever the sparsity."""
     bf16_macs: Annotated[Figure, Amount("MAC/cycle")]
-    efficiency: Annotated[Figure, Amount("1", maximum=1)]
-    """Cycles that multiply, of those in which it is at work."""
+    epilogue: Annotated[Figure, Amount("op/cycle")]
+    """
+    Of one SPU: operations on finished sums, each a scale, a bias, a residual, a clamp or a step of
+    quantisation of one output, beside the multiply-accumulates of the next ones.
+    """
 
 
 @dataclass(frozen=True)
