@@ -10,7 +10,7 @@ from spu_ir._version import __version__
 from spu_ir.errors import SpuError
 
 from .samples import DataLoader, Feeds, first_rows
-from .settings import REPORTED, Settings, settings_of
+from .settings import Settings, settings_of
 
 if TYPE_CHECKING:
     import onnx
@@ -99,6 +99,7 @@ class CompileSide:
         set. `compiled_obj` is the package's path. Raises SpuError as `spu_ir.compile` does.
         """
         import spu_ir
+        from spu_ir.perf.network import REPORTED
         from spu_ir.sparsify.files import read_model
 
         from .pruning import pruned_at

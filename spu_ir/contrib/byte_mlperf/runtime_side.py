@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spu_ir._version import __version__
@@ -93,23 +92,28 @@ class RuntimeSide:
 
         Samples are the data set's where it fills a batch, and its fake ones where it does not. A
         run is timed from the samples as the data set gives them to arrays of results, by the wall
-        clock. QPS is the samples that were finished, over the seconds of all runs; latencies are
-        in milliseconds, P99 being the smallest time that 99 % of the runs did not exceed.
+        clock; the row is made of that as `spu-perf` makes its own (latencies in milliseconds).
         """
+        from spu_ir.perf.measure import Timing
+        from spu_ir.perf.report import performance
+
         model = self._ready()
         iterations = int(self._given("workload", self.workload)["iterations"])
         if iterations < 1:
             raise SpuError(f"{iterations} iterations are none to time", remedy="ask for at least 1")
-        batches = self._batches(dataloader, min(iterations, 8))
-        for index in range(settings_of(self._task(), self.folder).warm_up):
+        batches = self._batches(dataloader, min(iterations, 4))
+        warm_up = settings_of(self._task(), self.folder).warm_up
+        for index in range(warm_up):
             self._run(model, match(batches[index % len(batches)], model.inputs))
         seconds: list[float] = []
+        first = end = perf_counter()
         for index in range(iterations):
-            feeds = batches[index % len(batches)]
-            start = time.perf_counter()
-            self._run(model, match(feeds, model.inputs))
-            seconds.append(time.perf_counter() - start)
-        report = report_of(self._batch_size, seconds)
+            start = perf_counter()
+            self._run(model, match(batches[index % len(batches)], model.inputs))
+            end = perf_counter()
+            seconds.append(end - start)
+        timing = Timing(self._batch_size, iterations, warm_up, tuple(seconds), end - first)
+        report = performance(timing)
         log.info("batch size %d: %s QPS, average %s ms, P99 %s ms", *report.values())
         return report
 
@@ -160,19 +164,3 @@ class RuntimeSide:
         if value is None:
             raise SpuError(f"{name} is not set", remedy="the engine sets it before load")
         return value
-
-
-def report_of(batch_size: int, seconds: Sequence[float]) -> dict[str, Any]:
-    """
-    A row of the engine's report from the wall times of runs of `batch_size` samples each.
-
-    QPS is samples a second over all runs; latencies are milliseconds, P99 by nearest rank.
-    """
-    ordered = sorted(seconds)
-    p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
-    return {
-        "BS": batch_size,
-        "QPS": round(batch_size * len(seconds) / sum(seconds), 2),
-        "AVG Latency": round(sum(seconds) / len(seconds) * 1000, 2),
-        "P99 Latency": round(p99 * 1000, 2),
-    }

@@ -15,18 +15,6 @@ from spu_ir.quantisation import PRECISIONS, Precision
 FILE = "spu_ir.json"
 """In the backend's folder: settings by task, `"*"` for all."""
 
-REPORTED: Mapping[Precision, str] = {
-    "int8": "INT8",
-    "mixed": "MixInt8bf16",
-    "bf16": "BF16",
-    "fp32": "FP32",
-}
-"""
-The names of precisions in the engine's reports: those of the published ones.
-
-They become parts of file names, and the engine cuts at hyphens, so none has "/" or "-".
-"""
-
 _OF_PUBLISHED: Mapping[str, Precision] = {"INT8": "int8", "INT8/BF16": "mixed"}
 
 
