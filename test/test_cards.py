@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.models import MODELS, feeds
 from support.programs import ADD, LOOKUP
 
+import spu_ir
 from spu_ir.errors import SpuError
 from spu_ir.runtime import CompiledModel, cards_codec, cards_state, load
 from spu_ir.runtime.cards import Device, device, devices, record_codec
@@ -294,6 +296,30 @@ def test_the_cost_of_runs_is_found_once_for_all_of_the_same_extents() -> None:
     placement.record((1,), 1)
     assert mine().models[0].spu_s == 151.0
     placement.close()
+
+
+def test_the_cost_of_a_run_is_the_schedule_model_s() -> None:
+    """Added up from the timeline, task by task, over the cores of the whole card."""
+    shapes = {"batch": (1, 20), "seq": (1, 8)}
+    model = spu_ir.compile(
+        MODELS["perceptron"](), precision="bf16", shapes=shapes, levels=["c"], device=0
+    )
+    (live,) = publisher().rows
+    cores = 3 * 4
+    spu = vpu = energy = 0.0
+    for count, batch in enumerate((1, 14), 1):
+        model.run(feeds("perceptron", 0, batch, 2))
+        events = model.estimate("s30", batch, {"seq": 2}).timeline
+        spu += sum(e.end_s - e.start_s for e in events if e.unit == "spu") / cores
+        vpu += sum(e.end_s - e.start_s for e in events if e.unit == "vpu") / cores
+        energy += model.estimate("s30", batch, {"seq": 2}).dynamic_aj * 1e-18
+        row = wait_for(live, count)
+        assert (row.runs, row.modelled) == (count, count)
+        assert row.spu_s == pytest.approx(spu, rel=1e-9)
+        assert row.vpu_s == pytest.approx(vpu, rel=1e-9)
+        assert row.energy_j == pytest.approx(energy, rel=1e-9)
+    assert min(spu, vpu, energy) > 0
+    model.close()
 
 
 def test_runs_whose_cost_cannot_be_told_are_still_runs() -> None:

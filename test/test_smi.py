@@ -78,7 +78,7 @@ def test_cards_at_rest(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line.split() for line in text.splitlines()]
     idle = [f"{device(n).target.card.idle.value:.0f}/{watts}" for n, watts in ((0, 250), (1, 70))]
     assert lines[4][:7] == ["0", "s30", "0", *lines[4][3:5], idle[0], "W"]
-    assert lines[4][7:] == ["0.000", "/", "20", "GB", "0.0%", "0.0%", "0.0%"]
+    assert lines[4][7:] == ["0", "B", "/", "20.0", "GB", "0.00%", "0.00%", "0.00%"]
     assert [line[0] for line in lines[5:7]] == ["1", "2"]
     assert "No running programs." in text
     assert "Simulated: temperature, power and utilisation" in text

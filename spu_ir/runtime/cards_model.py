@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from spu_ir.errors import SpuError
-from spu_ir.runtime.cards import VARIABLE, device, devices
-from spu_ir.runtime.cards_placement import Need, Placement
+from spu_ir.runtime.cards import VARIABLE, Device, device, devices
+from spu_ir.runtime.cards_placement import CostOf, Need, Placement
+from spu_ir.runtime.cards_state import Cost
 from spu_ir.runtime.library import Library
 from spu_ir.runtime.package import Package
 from spu_ir.runtime.program import Port
@@ -50,7 +51,7 @@ def place(
                 remedy=f"compile it for {chosen.name!r}, or list its target in {VARIABLE}",
             )
     need = need_of(package, library, chosen.chips)
-    placement = Placement(chosen, name, need)
+    placement = Placement(chosen, name, need, cost_of(model, chosen))
     weakref.finalize(model, placement.close)
     return placement
 
@@ -80,3 +81,43 @@ def need_of(package: Package, library: Library, chips: int) -> Need:
 def _port_bytes(port: Port, sizes: Mapping[str, int]) -> int:
     shape = (sizes[d] if isinstance(d, str) else d for d in port.shape)
     return math.prod(shape) * port.numpy_dtype.itemsize
+
+
+def cost_of(model: CompiledModel, chosen: Device) -> CostOf:
+    """What a run at given extents costs on a device: `CompiledModel.estimate`."""
+    # Weakly, or a placed model would keep itself alive.
+    reference = weakref.ref(model)
+
+    def of(extents: tuple[int, ...]) -> Cost | None:
+        alive = reference()
+        try:
+            return None if alive is None else _estimated(alive, chosen, extents)
+        except SpuError:
+            return None  # A package of an older spu-ir tells no work.
+
+    return of
+
+
+def _estimated(model: CompiledModel, chosen: Device, extents: tuple[int, ...]) -> Cost:
+    """Raises SpuError if the model does not tell its work."""
+    # On first use: most of what loads a model never asks.
+    from spu_ir.schedule.energy import ATTO
+    from spu_ir.schedule.of_model import BATCH
+
+    others = dict(zip((extent.name for extent in model.extents), extents, strict=True))
+    leading = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else 1
+    # The axis that estimates count samples by.
+    axis = BATCH if BATCH in others else leading
+    if isinstance(axis, str):
+        batch = programs = others.pop(axis)
+    else:
+        batch, programs = axis, 1
+    found = model.estimate(chosen.target, batch, others)
+    cores = chosen.chips * int(chosen.target.chip.cores.value)
+    # Shares of time are means over the cores in use: as many as there are samples to give out.
+    seconds = found.period_s * min(programs, cores) / cores
+    return Cost(
+        spu_s=seconds * found.busy["spu"],
+        vpu_s=seconds * found.busy["vpu"],
+        energy_j=found.dynamic_aj * ATTO,
+    )

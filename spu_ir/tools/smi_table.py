@@ -67,6 +67,11 @@ def gigabytes(count: int) -> str:
     return f"{count} B"
 
 
+def percent(share: float) -> str:
+    """A share for people: a CPU's load on a card is often a small one."""
+    return f"{100 * share:.0f}%" if share >= 0.1 else f"{100 * share:.2f}%"
+
+
 def _lines(fields: dict[str, Value], indent: str) -> list[str]:
     return [
         f"{indent}{name:<19} {value}" + (f"  ({FIELDS[name].about})" if name in FIELDS else "")
@@ -88,8 +93,8 @@ def _cards(state: State) -> Table:
 def _add_card(table: Table, card: CardState) -> None:
     """A line a chip; what is of the whole card is on the first."""
     device = card.device
-    memory = f"{card.chip_memory_used / 1e9:.3f} / {device.chip_memory / 1e9:g} GB"
-    shares = [f"{100 * card.utilisation(unit):.1f}%" for unit in ("spu", "vpu", "codec")]
+    memory = f"{gigabytes(card.chip_memory_used)} / {gigabytes(device.chip_memory)}"
+    shares = [percent(card.utilisation(unit)) for unit in ("spu", "vpu", "codec")]
     for chip in range(device.chips):
         first = chip == 0
         table.add_row(
@@ -115,7 +120,7 @@ def _models(models: Sequence[ModelState]) -> Table:
     for heading in ("Memory", "Runs", "Samples/s", "SPU", "VPU", "Codec"):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in models:
-        shares = [f"{100 * share:.1f}%" for share in (one.spu, one.vpu, one.codec)]
+        shares = [percent(share) for share in (one.spu, one.vpu, one.codec)]
         table.add_row(
             *_texts(
                 str(one.row.device),
