@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="the .onnx file")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the package to write")
     parser.add_argument("--export-c", type=Path, metavar="DIR", help="write the program as C")
-    parser.add_argument("--target", default="s4", metavar="CARD", help="s4 (default), s10 or s30")
+    parser.add_argument(
+        "--target", default="s4", metavar="CARD", help="s4 (default), s10, s30 or a TOML file"
+    )
     parser.add_argument(
         "--precision",
         default="int8",
