@@ -197,6 +197,7 @@ def compile(
     progress: Progress | None = None,
     levels: Sequence[str] | None = None,
     device: int | Literal["none"] | None = None,
+    profile: bool = False,
 ) -> CompiledModel:
     """
     Compile an ONNX model (a path, a proto, or the bytes of a file) for a card.
@@ -228,7 +229,8 @@ def compile(
     (default: the processors of this process). `progress(what, done, total)` is called as work
     proceeds. `levels` are the ISA levels to build (default: the host's best).
     `device` is the index of the card of this machine to put the model on, or "none" for no card
-    (default: the first that has the target's chip; docs/devices.md).
+    (default: the first that has the target's chip; docs/devices.md). `profile` also builds, now,
+    the program that `CompiledModel.profile` runs, which counts what it does (docs/counters.md).
 
     Raises SpuError for anything wrong with the model, the arguments or the machine.
     """
@@ -278,6 +280,7 @@ def compile(
         },
         device=device,
         name=Path(model).stem if isinstance(model, str | os.PathLike) else "model",
+        profile=profile,
     )
 
 

@@ -16,7 +16,8 @@ from spu_ir.codegen.scope import Scope
 from spu_ir.codegen.spu_instructions import weight_lanes
 from spu_ir.dialects.spu import EpilogueOp
 from spu_ir.dialects.types import element_of, numpy_dtype
-from spu_ir.schedule.expressions import Expr, Node
+from spu_ir.dialects.vpu import RowOffsetsOp
+from spu_ir.schedule.expressions import Expr, Node, add, multiply
 from spu_ir.schedule.instructions import Packed, cost_of
 from spu_ir.schedule.work import COUNTS
 
@@ -50,6 +51,10 @@ def count(printer: Printer, scope: Scope, op: Operation, first: int) -> None:
     numbers = [getattr(cost, name) for name in COUNTS[1:]]
     numbers += [cost.bytes_of(instruction, name) for name in operands_of(op)]
     scope.profiled(f"SPU_COUNT({', '.join([str(first), *map(to_c, numbers)])});")
+    if isinstance(op, RowOffsetsOp):
+        offsets = scope.view(op.init)
+        last = to_c(multiply(add(offsets.dims[0], -1), offsets.strides[0]))
+        scope.profiled(f"SPU_ROWS({offsets.pointer}[{last}]);")
     name = ACTIVATION.get(op.name)
     if name is None:
         return

@@ -12,9 +12,10 @@ from spu_ir.schedule.work import COUNTS, Work, WorkTable
 OPERANDS = 16
 ZEROS = len(COUNTS)
 NANOSECONDS = ZEROS + 1
-BYTES = NANOSECONDS + 1
+REAL_ROWS = NANOSECONDS + 1
+BYTES = REAL_ROWS + 1
 SIZE = BYTES + OPERANDS
-"""Numbers of one step: `COUNTS`, zeros seen, nanoseconds, then bytes by operand."""
+"""Numbers of one step: `COUNTS`, zeros seen, nanoseconds, real rows, then bytes by operand."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,6 @@ class Counted:
         return self.values[:, ZEROS].tolist()
 
     @property
-    def seconds(self) -> list[float]:
-        """Of every step, the host's time."""
-        return (self.values[:, NANOSECONDS] / 1e9).tolist()
+    def real_rows(self) -> int:
+        """Rows of all masks whose padding was skipped; 0 in a program that skips none."""
+        return int(self.values[:, REAL_ROWS].sum())

@@ -249,14 +249,19 @@ class CompiledModel:
         )
 
     def profile(
-        self, feeds: Mapping[str, Array], *, target: str | None = None, runs: int = 3
+        self,
+        feeds: Mapping[str, Array],
+        *,
+        target: str | os.PathLike[str] | Target | None = None,
+        runs: int = 3,
     ) -> Profile:
         """
         Run the model `runs` times, and say for each step what it did and how long it took.
 
         Counted work, and zeros among the activations, are those of one run; the host's time is
         the median of the runs, with counting, after one that is not counted. `target` is the
-        card whose time is modelled beside it, by default the one that the model was compiled for.
+        card whose time is modelled beside it (docs/device-model.md), by default the one that the
+        model was compiled for.
 
         The first call compiles the counting program, unless `profile=True` made it when the model
         was compiled or loaded: that needs a C compiler. Raises SpuError as `run`, `build` and
@@ -273,7 +278,8 @@ class CompiledModel:
         def run(counters: Array) -> None:
             self._run(feeds, library, counters)
 
-        return profile(self, run, extents, target=target, runs=runs)
+        card = Target.of_option(self.options.get("target")) if target is None else target
+        return profile(self, run, extents, target=Target.load(card), runs=runs)
 
     def _build_profiled(self) -> Library:
         built = build(self._package.source, [self.level], profile=True)

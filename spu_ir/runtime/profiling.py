@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,10 @@ import numpy as np
 from spu_ir.errors import SpuError
 from spu_ir.runtime.counters import NANOSECONDS, Counted
 from spu_ir.runtime.program import Array
+from spu_ir.schedule.estimate import Estimate
 from spu_ir.schedule.profile import Profile
+from spu_ir.schedule.work import WorkTable
+from spu_ir.targets import Target
 
 if TYPE_CHECKING:
     from spu_ir.runtime.model import CompiledModel
@@ -21,14 +25,14 @@ def profile(
     run: Callable[[Array], None],
     extents: Mapping[str, int],
     *,
-    target: str | None,
+    target: Target,
     runs: int,
 ) -> Profile:
     """
     What `CompiledModel.profile` says; `run` runs its profiled program, which adds to an array of
     counters.
 
-    Raises SpuError for fewer than one run, and where runs count different work, which is a bug.
+    Raises SpuError for fewer than one run.
     """
     if runs < 1:
         raise SpuError(f"runs={runs} profiles nothing", remedy="use 1 or more")
@@ -40,18 +44,39 @@ def profile(
         run(each.values)
     first = counted[0]
     nanoseconds = np.median([each.values[:, NANOSECONDS] for each in counted], axis=0)
-    card = target or str(model.options.get("target", "s4"))
+    estimate, batch = _estimate(model, target, extents, _real(table, extents, first))
+    # Cores take shares of the batch, and a core as many samples at once as fit.
+    cores = estimate.chips * estimate.cores
+    passes = ceil(ceil(batch / cores) / estimate.core_batch)
     return Profile(
-        target=card,
+        target=target.name,
         level=model.level,
         threads=model.threads,
         runs=runs,
         extents=dict(extents),
+        latency_s=estimate.latency_s,
         steps=Profile.of(
             table.steps(extents),
             first.work(table),
             first.zeros,
             (nanoseconds / 1e9).tolist(),
-            None,
+            [passes * max(layer.busy_s.values(), default=0.0) for layer in estimate.layers],
         ),
     )
+
+
+def _estimate(
+    model: CompiledModel, target: Target, extents: Mapping[str, int], real: float | None
+) -> tuple[Estimate, int]:
+    """The estimate of a run at `extents`, and its samples."""
+    others = dict(extents)
+    leading = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else 1
+    axis = "batch" if "batch" in others else leading
+    batch = others.pop(axis) if isinstance(axis, str) else axis
+    return model.estimate(target, batch, others, real=real), batch
+
+
+def _real(table: WorkTable, extents: Mapping[str, int], counted: Counted) -> float | None:
+    """The share of padded rows that are real; None in a program that skips no padding."""
+    most = sum(sum(rows) for rows in table.rows(extents).values())
+    return counted.real_rows / most if most else None

@@ -20,8 +20,11 @@ class StepProfile:
     precision: str
     host_s: float
     """Seconds on this machine, counting included."""
-    device_s: float | None
-    """Seconds on the modelled card; None without a model of one."""
+    device_s: float
+    """
+    Seconds on the modelled card that the step's slowest unit is at work, on a core that has a
+    full share of the batch. Units overlap, so steps do not add up to the card's latency.
+    """
     work: Work
     """As counted while it ran."""
     zeros: int
@@ -57,6 +60,8 @@ class Profile:
     runs: int
     """Runs that the host's time is the median of."""
     extents: Mapping[str, int]
+    latency_s: float
+    """Seconds of the batch on the modelled card, from the first input to the last output."""
     steps: tuple[StepProfile, ...]
 
     @staticmethod
@@ -65,10 +70,9 @@ class Profile:
         counted: Sequence[Work],
         zeros: Sequence[int],
         host_s: Sequence[float],
-        device_s: Sequence[float] | None,
+        device_s: Sequence[float],
     ) -> tuple[StepProfile, ...]:
         """Rows for `steps`; every sequence has one entry a step."""
-        device = [None] * len(steps) if device_s is None else device_s
         return tuple(
             StepProfile(
                 layer=step.layer or f"({step.op})",
@@ -80,7 +84,7 @@ class Profile:
                 zeros=seen,
             )
             for step, work, seen, host, card in zip(
-                steps, counted, zeros, host_s, device, strict=True
+                steps, counted, zeros, host_s, device_s, strict=True
             )
         )
 
@@ -91,6 +95,11 @@ class Profile:
         for step in self.steps:
             groups.setdefault(step.layer, []).append(step)
         return tuple(_added(layer, steps) for layer, steps in groups.items())
+
+    @property
+    def zero_shares(self) -> dict[str, float]:
+        """The share of activation zeros of every layer with a product: `estimate(zeros=...)`."""
+        return {each.layer: each.zero_share for each in self.layers if each.work.activations}
 
     @property
     def total(self) -> StepProfile:
@@ -105,6 +114,7 @@ class Profile:
             "threads": self.threads,
             "runs": self.runs,
             "extents": dict(self.extents),
+            "latency_s": self.latency_s,
             "total": self.total.to_json(),
             "layers": [layer.to_json() for layer in self.layers],
             "steps": [step.to_json() for step in self.steps],
@@ -113,13 +123,12 @@ class Profile:
 
 def _added(layer: str, steps: Sequence[StepProfile]) -> StepProfile:
     chief = max(steps, key=lambda step: (step.work.dense_macs, step.host_s), default=None)
-    device = [step.device_s for step in steps if step.device_s is not None]
     return StepProfile(
         layer=layer,
         op=chief.op if chief else "",
         precision=chief.precision if chief else "",
         host_s=sum(step.host_s for step in steps),
-        device_s=sum(device) if len(device) == len(steps) else None,
+        device_s=sum(step.device_s for step in steps),
         work=total_work(step.work for step in steps),
         zeros=sum(step.zeros for step in steps),
     )

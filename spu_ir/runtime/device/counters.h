@@ -20,6 +20,7 @@ enum {
   SPU_ACTIVATIONS,
   SPU_ZEROS_SEEN,
   SPU_NANOSECONDS,
+  SPU_REAL_ROWS, /* of vpu.row_offsets: rows that all samples have, padding left out */
   SPU_BYTES, /* of the step's operands, in order */
   SPU_COUNTERS = SPU_BYTES + 16
 };
@@ -34,6 +35,7 @@ enum {
 #define SPU_REGION_END()
 #define SPU_COUNT(...)
 #define SPU_ZEROS(...)
+#define SPU_ROWS(...)
 
 #else
 
@@ -122,6 +124,7 @@ static __attribute__((unused)) void spu_end_step(int64_t *counters, spu_counts *
 #define SPU_COUNT(first, ...)                           \
   spu_count(&counts, first, (const int64_t[]){__VA_ARGS__}, \
             (int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+#define SPU_ROWS(rows) counts.value[SPU_REAL_ROWS] += (rows)
 #define SPU_ZEROS(kind, x, zero, rank, ...) \
   counts.value[SPU_ZEROS_SEEN] += spu_zeros(kind, x, zero, rank, (const int64_t[]){__VA_ARGS__})
 
