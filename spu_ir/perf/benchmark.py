@@ -15,8 +15,10 @@ from spu_ir.quantisation import Precision
 
 from .datasets import Array, Dataset, open_dataset
 from .difference import differences, relative_error
+from .figures import Modelled, host_share, mac_ratio, modelled
 from .measure import Timing, measure
 from .network import Network, Progress, build_network, check_sparsity, compile_network
+from .published import RESULTS
 from .workloads import ModelInfo, Workload
 
 if TYPE_CHECKING:
@@ -55,11 +57,15 @@ class Numeric:
         """ByteMLPerf's. Empty where nothing was compared."""
         if not self.want:
             return {}
-        return differences(np.concatenate(self.want), np.concatenate(self.got))
+        return differences(*self.arrays())
 
     def error(self) -> float:
         """The relative L2 error of all outputs together."""
-        return relative_error(np.concatenate(self.want), np.concatenate(self.got))
+        return relative_error(*self.arrays())
+
+    def arrays(self) -> tuple[Array, Array]:
+        """The reference's numbers and the model's, `[n]` each."""
+        return np.concatenate(self.want), np.concatenate(self.got)
 
 
 @dataclass
@@ -76,6 +82,14 @@ class Result:
     accuracy: dict[str, float] = field(default_factory=dict[str, float])
     data_percent: float = 0
     """Of the batches of the data set, that accuracy is over."""
+    mac_ratio: float = 1.0
+    """Multiply-accumulates of the unpruned network over those that run."""
+    modelled: Modelled | None = None
+    """What the chosen card does."""
+    card_share: float = 0.0
+    """The share of the card's time that products take, by the device model."""
+    host_share: float | None = None
+    """That of this machine's; None where speed is not measured."""
     numeric: Numeric | None = None
     timings: list[Timing] = field(default_factory=list[Timing])
 
@@ -119,6 +133,10 @@ def run_task(
     start = clock()
     model = compiled(settings.precision)
     result = Result(workload, info, settings, network, dataset, model, clock() - start)
+    published = RESULTS.get(workload.model)
+    batch = published.batch if published else info.max_batch
+    result.mac_ratio = mac_ratio(model, batch)
+    result.modelled, result.card_share = modelled(model, settings.target, batch)
     if settings.compile_only or workload.compile_only:
         return result
     if workload.test_accuracy or workload.test_numeric:
@@ -137,6 +155,8 @@ def run_task(
                     clock=clock,
                 )
             )
+        progress("profile", 0, 1)
+        result.host_share = host_share(model, dataset.filled(workload.batch_sizes[0]))
     return result
 
 

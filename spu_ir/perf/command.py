@@ -140,7 +140,7 @@ def _benchmark(options: argparse.Namespace, workload: Workload, info: ModelInfo)
     from spu_ir.quantisation import PRECISIONS, check
 
     from .benchmark import Settings, run_task
-    from .report import build_report, report_path, write_report
+    from .report import save_report
     from .table import print_report
 
     precision = options.precision or "int8"
@@ -159,9 +159,7 @@ def _benchmark(options: argparse.Namespace, workload: Workload, info: ModelInfo)
     )
     with _progress(quiet=options.json) as progress:
         result = run_task(workload, info, settings, progress)
-        report = build_report(result)
-    path = report_path(options.reports, result)
-    write_report(path, report)
+    report, path = save_report(options.reports, result)
     if options.json:
         print(json.dumps(report, indent=2))
     else:

@@ -15,7 +15,7 @@ CARD = "s30"
 """The card that the figures are of."""
 
 PEAK_WATTS = 250.0
-"""Its peak power, as published."""
+"""Its peak power, as published, which is its TDP."""
 
 SOURCE = "ByteMLPerf, backends/SPU/README.md and reports/SPU, August 2023"
 
@@ -34,11 +34,6 @@ class PublishedResult:
     precision: str
     metric: str
     value: float
-
-    @property
-    def qps_per_watt(self) -> float:
-        """At the peak power, since no other was published."""
-        return self.qps / PEAK_WATTS
 
 
 RESULTS: Mapping[str, PublishedResult] = {

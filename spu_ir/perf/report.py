@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from spu_ir.runtime.program import Json
 from .benchmark import Result
 from .measure import Timing
 from .network import REPORTED
+from .plot import difference_plot
 from .published import CARD, PEAK_WATTS, RESULTS, SOURCE
 
 BACKEND = "SPU"
@@ -30,8 +30,15 @@ BACKEND = "SPU"
 REFERENCE = "spu_ir's FP32 program of the same weights"
 
 
-def build_report(result: Result, now: datetime | None = None) -> dict[str, Json]:
-    """The report of a result; `now` is when it was measured (default: now)."""
+def build_report(
+    result: Result, picture: str | None = None, now: datetime | None = None
+) -> dict[str, Json]:
+    """
+    The report of a result.
+
+    `picture` is the name of the file with the plot of differences, `now` when it was measured
+    (default: now).
+    """
     precision = REPORTED[result.settings.precision]
     report: dict[str, Json] = {
         "Model": result.workload.model.upper(),
@@ -50,6 +57,8 @@ def build_report(result: Result, now: datetime | None = None) -> dict[str, Json]
         "Execution Date": (now or datetime.now()).strftime("%Y-%m-%d %H:%M:%S"),
     }
     accuracy = _accuracy(result)
+    if picture is not None:
+        accuracy["Diff Dist"] = picture
     if accuracy:
         report["Accuracy"] = accuracy
     if result.timings:
@@ -68,19 +77,33 @@ def performance(timing: Timing) -> dict[str, Json]:
     }
 
 
-def report_path(folder: Path, result: Result) -> Path:
-    """Where ByteMLPerf puts a report below `folder`."""
+def save_report(folder: Path, result: Result) -> tuple[dict[str, Json], Path]:
+    """
+    Write the report of a result, and the plot of differences, where ByteMLPerf has them.
+
+    Returns the report, and its path: `folder/SPU/<model>/result-<precision>.json`. Raises
+    SpuError for a file that cannot be written.
+    """
     precision = REPORTED[result.settings.precision].lower()
-    return folder / BACKEND / result.workload.model / f"result-{precision}.json"
+    place = folder / BACKEND / result.workload.model
+    numeric, picture = result.numeric, None
+    plot = difference_plot(*numeric.arrays()) if numeric and numeric.want else None
+    if plot is not None:
+        picture = f"{result.workload.model}-to-{precision}.png"
+        write(place / picture, plot)
+    report = build_report(result, picture)
+    path = place / f"result-{precision}.json"
+    write(path, (json.dumps(report, indent=4) + "\n").encode())
+    return report, path
 
 
-def write_report(path: Path, report: Mapping[str, Json]) -> None:
-    """Write a report whole or not at all. Raises SpuError where that fails."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises SpuError where that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".report.", dir=path.parent) as scratch:
             draft = Path(scratch) / path.name
-            draft.write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+            draft.write_bytes(content)
             os.replace(draft, path)
     except OSError as error:
         raise SpuError(
@@ -118,7 +141,13 @@ def _details(result: Result) -> dict[str, Json]:
             "Threads": result.model.threads,
             "Timings": [_raw(timing) for timing in result.timings],
         },
-        "Weight Sparsity": round(result.network.weight_sparsity, 6),
+        "Sparsity": {
+            "Weight Sparsity": round(result.network.weight_sparsity, 6),
+            "Effective MAC Ratio": round(result.mac_ratio, 4),
+            "Matmul Time Share (card, modelled)": round(result.card_share, 4),
+            "Matmul Time Share (this machine)": _rounded(result.host_share),
+        },
+        "Modelled": _modelled(result),
         "Published": _published(result),
         "Unreadable": list[Json](result.dataset.unreadable),
     }
@@ -142,6 +171,28 @@ def _raw(timing: Timing) -> dict[str, Json]:
     }
 
 
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _modelled(result: Result) -> Json:
+    found = result.modelled
+    if found is None:
+        return None
+    return {
+        "Card": found.card,
+        "QPS": round(found.qps, 2),
+        "BS": found.batch,
+        "Peak Power": round(found.peak_power, 2),
+        "Average Power": round(found.power, 2),
+        "TDP": found.tdp,
+        "QPS/W": round(found.qps_per_watt, 2),
+        "QPS/W at TDP": round(found.qps / found.tdp, 2),
+        "Latency": round(1e3 * found.latency, 3),
+        "Bottleneck": found.bottleneck,
+    }
+
+
 def _published(result: Result) -> Json:
     found = RESULTS.get(result.workload.model)
     if found is None:
@@ -151,7 +202,7 @@ def _published(result: Result) -> Json:
         "QPS": found.qps,
         "BS": found.batch,
         "Peak Power": PEAK_WATTS,
-        "QPS/W": round(found.qps_per_watt, 2),
+        "QPS/W at TDP": round(found.qps / PEAK_WATTS, 2),
         "Precision": found.precision,
         "Sparsity": f"{found.sparsity}x",
         "Sparsity Ratio": found.zeros,

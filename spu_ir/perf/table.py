@@ -31,9 +31,15 @@ def print_report(report: Mapping[str, Json], path: str, console: Console | None 
     ]
     _lines(console, lines)
     if "Performance" in found:
+        console.print("\n[bold]speed on this machine[/bold], wall clock")
         console.print(_speed(found))
+    console.print("\n[bold]the card[/bold], by the device model, and as published")
+    console.print(_card(details))
+    console.print("\n[bold]sparsity[/bold]: three figures that are not the same")
+    console.print(_pairs(details["Sparsity"]))
     if "Accuracy" in found:
-        console.print(_accuracy(found))
+        console.print("\n[bold]accuracy[/bold]")
+        console.print(_pairs({**found["Accuracy"], **details.get("Numeric", {})}))
     for name in details["Unreadable"]:
         console.print(f"[red]{escape(name)}[/red]", soft_wrap=True, highlight=False)
     console.print(f"report: {escape(path)}", soft_wrap=True, highlight=False)
@@ -47,7 +53,7 @@ def _lines(console: Console, lines: list[tuple[str, str]]) -> None:
 
 
 def _speed(found: Mapping[str, Any]) -> Table:
-    table = Table(box=SIMPLE_HEAD, title="this machine, wall clock", title_justify="left")
+    table = Table(box=SIMPLE_HEAD)
     for heading in ("batch", "samples/s", "average ms", "P99 ms", "runs", "warm-up"):
         table.add_column(heading, justify="right")
     for row, raw in zip(found["Performance"], found["Details"]["Host"]["Timings"], strict=True):
@@ -65,16 +71,45 @@ def _speed(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def _accuracy(found: Mapping[str, Any]) -> Table:
-    numeric = found["Details"].get("Numeric")
-    title = "accuracy"
-    if numeric is not None:
-        title += f"; differences to {numeric['Reference']}, {numeric['Samples']} samples"
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", show_header=False)
+def _card(details: Mapping[str, Any]) -> Table:
+    modelled = cast("dict[str, Any]", details["Modelled"])
+    published = cast("dict[str, Any]", details["Published"] or {})
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column(f"{escape(modelled['Card'])}, modelled", justify="right")
+    if published:
+        table.add_column(f"{published['Card']}, published", justify="right")
+    for name in dict.fromkeys((*modelled, *published)):
+        if name not in ("Card", "Source"):
+            row = [_cell(values.get(name)) for values in (modelled, published) if values]
+            table.add_row(_UNITS.get(name, name), *row)
+    if published:
+        table.caption = published["Source"]
+    return table
+
+
+_UNITS = {
+    "QPS": "samples/s",
+    "QPS/W": "samples/s/W, at average power",
+    "QPS/W at TDP": "samples/s/W, at the TDP",
+    "BS": "batch",
+    "Peak Power": "peak power, W",
+    "Average Power": "average power, W",
+    "TDP": "TDP, W",
+    "Latency": "latency, ms",
+}
+
+
+def _pairs(values: Mapping[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
     table.add_column()
     table.add_column(justify="right")
-    for name, value in found["Accuracy"].items():
-        table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.5g}")
-    if numeric is not None:
-        table.add_row("Relative L2 Error", f"{numeric['Relative L2 Error']:.3g}")
+    for name, value in values.items():
+        table.add_row(name, _cell(value))
     return table
+
+
+def _cell(value: Json) -> str:
+    if isinstance(value, float):
+        return f"{value:,.5g}" if abs(value) < 1000 else f"{value:,.1f}"
+    return "-" if value is None else escape(f"{value:,}" if isinstance(value, int) else str(value))
