@@ -29,6 +29,14 @@ _REACH = {"bilinear": 1.0, "bicubic": 2.0}
 """Pixels to each side that an enlargement reads."""
 
 
+GRAIN = 64
+"""A canvas has a multiple of so many rows and columns, so that runs have few extents."""
+
+
+def _rounded(extent: int, most: int) -> int:
+    return min(-(-extent // GRAIN) * GRAIN, most)
+
+
 @dataclass(frozen=True)
 class Window:
     """Of one axis of an image: what becomes of it, and the pixels that this takes."""
@@ -77,7 +85,7 @@ class ImageInput:
     input: str | None = None
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
-    canvas: int = 4096
+    canvas: int = 2048
 
     def __post_init__(self) -> None:
         for what, allowed in (
@@ -203,7 +211,8 @@ class ImageInput:
                 )
         windows = [self.windows(*image.shape[:2]) for image in images]
         rows, columns = (
-            max(pair[axis].stop - pair[axis].start for pair in windows) for axis in (0, 1)
+            _rounded(max(pair[axis].stop - pair[axis].start for pair in windows), self.canvas)
+            for axis in (0, 1)
         )
         canvas = np.empty((len(images), rows, columns, self.channels), np.uint8)
         for place, image, (r, c) in zip(canvas, images, windows, strict=True):

@@ -3,6 +3,8 @@
 
     spu-run model.spu --input ids=ids.npy --input mask=mask.npy --output results
     spu-run model.spu --random --extent batch=8 --repeat 20 --json
+    spu-run resnet50.spu --jpeg 'photos/*.jpg' --labels classes.txt
+    spu-run resnet50.spu --video clip.mp4 --every 10
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from spu_ir.errors import SpuError
+from spu_ir.tools import run_media
 from spu_ir.tools.command import exit_code
 
 if TYPE_CHECKING:
@@ -79,11 +82,16 @@ def _parser() -> argparse.ArgumentParser:
         help="device index of the card to run on (docs/devices.md)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    run_media.add_arguments(parser)
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
     from spu_ir.runtime import load
+
+    if options.jpeg or options.video:
+        run_media.run(options)
+        return
 
     repeat: int = options.repeat
     if repeat < 1:

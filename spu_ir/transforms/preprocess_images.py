@@ -77,7 +77,7 @@ class PreprocessImagesPass(ModulePass):
     colour: str = "rgb"
     interpolation: str = "bilinear"
     antialias: bool = True
-    canvas: int = 4096
+    canvas: int = 2048
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         if self.width * self.channels > MAX_ROW:
