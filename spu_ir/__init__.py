@@ -14,6 +14,7 @@ from spu_ir.errors import SpuError
 
 if TYPE_CHECKING:
     from spu_ir.api import compile, sensitivity
+    from spu_ir.runtime.cards import devices
     from spu_ir.runtime.model import CompiledModel, load
     from spu_ir.targets import Target
     from spu_ir.transforms.sensitivity import SensitivityReport
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "compile": "spu_ir.api",
     "CompiledModel": "spu_ir.runtime.model",
+    "devices": "spu_ir.runtime.cards",
     "load": "spu_ir.runtime.model",
     "SensitivityReport": "spu_ir.transforms.sensitivity",
     "sensitivity": "spu_ir.api",
@@ -34,6 +36,7 @@ __all__ = [
     "Target",
     "__version__",
     "compile",
+    "devices",
     "load",
     "sensitivity",
 ]

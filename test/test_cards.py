@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from support.programs import ADD, LOOKUP
 
 import spu_ir
 from spu_ir.errors import SpuError
-from spu_ir.runtime import CompiledModel, cards_codec, cards_state, load
+from spu_ir.runtime import CompiledModel, cards_codec, cards_placement, cards_state, load
 from spu_ir.runtime.cards import Device, device, devices, record_codec
 from spu_ir.runtime.cards_folder import Process, folder_path, usable_folder
 from spu_ir.runtime.cards_layout import (
@@ -331,6 +332,36 @@ def test_runs_whose_cost_cannot_be_told_are_still_runs() -> None:
     placement.close()
 
 
+def test_finding_costs_takes_a_bounded_share_of_a_processor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a clock of the test's own: 20 sets of extents that take 0.4 s each."""
+    clock = {"processor": 0.0, "wall": 100.0}
+
+    def cost_of(extents: tuple[int, ...]) -> Cost:
+        clock["processor"] += 0.4
+        clock["wall"] += 0.4
+        return Cost(spu_s=1.0)
+
+    def sleep(seconds: float) -> None:
+        clock["wall"] += seconds
+
+    fake = SimpleNamespace(
+        thread_time=lambda: clock["processor"], monotonic=lambda: clock["wall"], sleep=sleep
+    )
+    monkeypatch.setattr(cards_placement, "time", fake)
+    placement = Placement(device(0), "m", Need(1, 0, 0), cost_of)
+    (live,) = publisher().rows
+    for number in range(20):
+        placement.record((number,), 1)
+        assert wait_for(live, number + 1).modelled == number + 1
+    placement.close()
+    assert clock["processor"] == pytest.approx(8.0)
+    spent = clock["wall"] - 100
+    assert spent >= (8.0 - cards_placement.CREDIT - 0.4) / cards_placement.SHARE
+    assert spent <= 8.0 / cards_placement.SHARE
+
+
 def test_threads_lose_no_run() -> None:
     placement = Placement(device(0), "m", Need(1, 0, 0))
 
@@ -506,7 +537,7 @@ def this_file() -> Path:
 def test_the_folder_and_the_file_are_the_owner_s_alone(folder: Path) -> None:
     model = CompiledModel.from_program(ADD)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert this_file().stat().st_mode & 0o777 == 0o600
+    assert this_file().stat().st_mode & 0o7777 == 0o1600
     model.close()
     assert not this_file().exists()
 

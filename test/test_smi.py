@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 # What it prints
+
+
+def test_it_is_installed_under_two_names() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["spu-smi"] == scripts["mf-smi"] == "spu_ir.tools.spu_smi:main"
 
 
 def test_cards_are_listed() -> None:

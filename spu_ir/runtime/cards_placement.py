@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,8 +18,14 @@ from spu_ir.runtime.cards import VARIABLE, Device
 from spu_ir.runtime.cards_reader import read_all
 from spu_ir.runtime.cards_state import Cost, LiveRow, publisher
 
-COSTS = 1024
+COSTS = 4096
 """So many different extents' costs are remembered."""
+
+CREDIT, SHARE = 0.5, 0.1
+"""Seconds of a processor that finding costs may take, and the share of one from then on."""
+
+LOCK_SECONDS = 60
+"""A placement takes milliseconds; who holds the lock for so long is stopped."""
 
 Extents = tuple[int, ...]
 CostOf = Callable[[Extents], Cost | None]
@@ -99,17 +106,22 @@ class Placement:
             if not self._working:
                 self._working = True
                 # A thread that ends when nothing waits: none is idle, and none is there to fork.
-                threading.Thread(target=self._work, args=(cost_of,), daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, args=(cost_of,), daemon=True).start()
+                except RuntimeError:  # The interpreter is ending, and nobody will read it.
+                    self._working = False
 
     def _work(self, cost_of: CostOf) -> None:
         """Find the costs of the extents that wait, and count their runs so far."""
         while True:
             with self._lock:
                 extents = next(iter(self._waiting), None)
-                if extents is None:
+                if extents is None or self._closed:
                     self._working = False
                     return
+            before = time.thread_time()
             cost = cost_of(extents)
+            self._spend(time.thread_time() - before)
             with self._lock:
                 runs = self._waiting.pop(extents)
                 if len(self._costs) >= COSTS:
@@ -121,6 +133,15 @@ class Placement:
                     cost.spu_s * runs, cost.vpu_s * runs, cost.codec_s * runs, cost.energy_j * runs
                 )
                 row.add(0, 0, runs, total)
+            # Where every run has other extents, runs must not pay for this.
+            if self._credit < 0:
+                time.sleep(-self._credit / SHARE)
+
+    def _spend(self, seconds: float) -> None:
+        """Take seconds off the credit, which grows by SHARE of the time that goes by."""
+        now = time.monotonic()
+        self._credit = min(CREDIT, self._credit + SHARE * (now - self._credit_at)) - seconds
+        self._credit_at = now
 
     def _forked(self) -> None:
         """Begin without a row: in a forked child, locks and threads are the parent's."""
@@ -128,6 +149,7 @@ class Placement:
         self._lock = threading.Lock()
         self._waiting: dict[Extents, int] = {}
         self._working = False
+        self._credit, self._credit_at = CREDIT, time.monotonic()
 
 
 _placements: weakref.WeakSet[Placement] = weakref.WeakSet()
@@ -178,7 +200,7 @@ def _check(device: Device, name: str, need: Need, held: list[tuple[str, str, int
 def _lock(folder: Path) -> Generator[None]:
     """One placement at a time over all processes, so that two never take the same bytes."""
     try:
-        with FileLock(folder / "placement.lock", mode=0o600):
+        with FileLock(folder / "placement.lock", timeout=LOCK_SECONDS, mode=0o600):
             yield
     except OSError as error:
         raise SpuError(f"cannot lock {str(folder)!r}: {error}") from error

@@ -68,6 +68,8 @@ class StateFile:
             # With its blocks, since writing to a hole of a full file system would be a SIGBUS.
             os.posix_fallocate(file, 0, size)
             os.pwrite(file, pack_header(header), 0)
+            # The sticky bit keeps it from being swept out of XDG_RUNTIME_DIR as unused.
+            os.fchmod(file, 0o1600)
             self._map = mmap.mmap(file, size)
         except BaseException:
             self.path.unlink(missing_ok=True)
