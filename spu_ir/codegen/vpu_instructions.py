@@ -371,13 +371,35 @@ def _layer_norm(_: Printer, scope: Scope, op: Operation) -> None:
     beta = scope.view(op.beta).pointer if op.beta is not None else "NULL"
     epsilon = c_float(op.epsilon.value.data)
 
-    def body(p: list[str], n: Expr) -> None:
-        if op.centre.value.data:
-            scope.line(f"vpu_layer_norm_f32({p[0]}, {gamma}, {beta}, {p[1]}, {n}, {epsilon});")
-        else:
-            scope.line(f"vpu_rms_norm_f32({p[0]}, {gamma}, {p[1]}, {n}, {epsilon});")
+    x, out = scope.view(op.x), scope.view(op.init)
+    if not op.centre.value.data:
+        _rows(
+            scope,
+            [x, out],
+            lambda p, n: scope.line(f"vpu_rms_norm_f32({p[0]}, {gamma}, {p[1]}, {n}, {epsilon});"),
+            "normalisation",
+        )
+        return
+    # All the rows of the last axis but one are one call.
+    (x_stride, each), (out_stride, to) = _without_rows(x), _without_rows(out)
+    rows = x.dims[-2] if len(x.dims) > 1 else 1
+    _rows(
+        scope,
+        [each, to],
+        lambda p, n: scope.line(
+            f"vpu_layer_norm_f32({p[0]}, {x_stride}, {gamma}, {beta}, {p[1]}, {out_stride}, "
+            f"{rows}, {n}, {epsilon});"
+        ),
+        "normalisation",
+    )
 
-    _rows(scope, [scope.view(op.x), scope.view(op.init)], body, "normalisation")
+
+def _without_rows(view: View) -> tuple[Expr, View]:
+    """The stride of the last axis but one, and the view without it."""
+    if len(view.dims) < 2:
+        return 0, view
+    dims, strides = ((*every[:-2], every[-1]) for every in (view.dims, view.strides))
+    return view.strides[-2], View(view.pointer, view.element, dims, strides)
 
 
 def _quantise_rows(_: Printer, scope: Scope, op: Operation) -> None:

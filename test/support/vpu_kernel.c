@@ -146,8 +146,9 @@ EXPORT(vpu_log_softmax_f32, (const float *x, float *y, int64_t n), (x, y, n))
 EXPORT(vpu_softmax_strided_f32, (const float *x, float *y, int64_t n, int64_t stride, int64_t width),
        (x, y, n, stride, width))
 EXPORT(vpu_layer_norm_f32,
-       (const float *x, const float *gamma, const float *beta, float *y, int64_t n, float eps),
-       (x, gamma, beta, y, n, eps))
+       (const float *x, int64_t x_stride, const float *gamma, const float *beta, float *y,
+        int64_t y_stride, int64_t rows, int64_t n, float eps),
+       (x, x_stride, gamma, beta, y, y_stride, rows, n, eps))
 EXPORT(vpu_rms_norm_f32, (const float *x, const float *gamma, float *y, int64_t n, float eps),
        (x, gamma, y, n, eps))
 EXPORT(vpu_quantise_row_from_f32,

@@ -261,18 +261,6 @@ SPU_INLINE f32x16 spu_exp2_bytes(f32x16 below) {
   return (f32x16)((u32x16)y - (u32x16)steps);
 }
 
-/* 64 integers of 0..255 as bytes */
-SPU_INLINE void spu_store_block(uint8_t *to, const i32x16 *e) {
-#if defined(SPU_AVX512)
-  const __m512i low = _mm512_packus_epi32((__m512i)e[0], (__m512i)e[1]);
-  const __m512i high = _mm512_packus_epi32((__m512i)e[2], (__m512i)e[3]);
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
-#else
-  for (int g = 0; g < 4; g++) spu_store_u8(to + 16 * g, e[g], 16);
-#endif
-}
-
 /* What a row of a block is relative to: its maximum, unless there is none. */
 SPU_INLINE f32x16 spu_attention_shift(const spu_attention_tile *t, int64_t at) {
   const float top = t->most[at];
@@ -296,7 +284,7 @@ SPU_STAGE void spu_attention_bytes(spu_attention_tile *t, const float *inverse, 
     i32x16 e[4];
     SPU_UNROLL
     for (int g = 0; g < 4; g++) e[g] = spu_attention_exps(t, at, g, shift, by, &sum);
-    spu_store_block(t->bytes[at], e);
+    spu_store_64_bytes(t->bytes[at], e);
     spu_store_f32(t->lanes[at], sum, 16);
   }
 }
@@ -337,7 +325,7 @@ SPU_INLINE void spu_attention_unit(spu_attention_tile *t, const int8_t *v, int32
         values += 4 * wide;
         bytes += 4;
       }
-      spu_store_block(t->bytes[at], e);
+      spu_store_64_bytes(t->bytes[at], e);
       spu_store_f32(t->lanes[at], sum, 16);
     }
   } else {

@@ -24,6 +24,48 @@ SPU_INLINE i32x16 spu_head_values(const float *x, int32_t count, float inverse) 
   return (i32x16)((u32x16)v << 24) >> 24; /* NaN is right in the low byte only */
 }
 
+/* spu_row_scale of `count` <= 16 rows of a head; the rest is 1 and 0 */
+SPU_INLINE f32x16 spu_heads_scale(const float *x, int64_t stride, int32_t count, int32_t d,
+                                  float *inverse) {
+  _Alignas(64) float peaks[16][16];
+  if (count < 16) memset(peaks, 0, sizeof peaks);
+  for (int32_t r = 0; r < count; r++)
+    spu_store_f32(peaks[r], spu_row_peaks(x + r * stride, d), 16);
+  return spu_rows_scale(spu_trees_max(peaks[0]), inverse);
+}
+
+#if defined(SPU_AVX512)
+/* 16 words of 4 bytes of each of 16 rows: word q of all rows goes to `to` + 256 q */
+SPU_INLINE void spu_turn_16(const uint8_t *rows, uint8_t *to) {
+  __m512i a[16], b[16];
+  SPU_UNROLL
+  for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_si512(rows + r * SPU_HEAD_BYTES);
+  SPU_UNROLL
+  for (int r = 0; r < 16; r += 2) {
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  }
+  SPU_UNROLL
+  for (int r = 0; r < 16; r += 4) { /* word 4 p + i of rows r..r + 3 is piece p of a[r + i] */
+    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
+    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
+    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
+    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
+  }
+  SPU_UNROLL
+  for (int i = 0; i < 4; i++) {
+    const __m512i even = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88);
+    const __m512i odd = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
+    const __m512i evens = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88);
+    const __m512i odds = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
+    _mm512_storeu_si512(to + 256 * i, _mm512_shuffle_i32x4(even, evens, 0x88));
+    _mm512_storeu_si512(to + 256 * (4 + i), _mm512_shuffle_i32x4(odd, odds, 0x88));
+    _mm512_storeu_si512(to + 256 * (8 + i), _mm512_shuffle_i32x4(even, evens, 0xdd));
+    _mm512_storeu_si512(to + 256 * (12 + i), _mm512_shuffle_i32x4(odd, odds, 0xdd));
+  }
+}
+#endif
+
 /*
  * k [keys, d] f32 -> u8 with the zero point 128, [blocks][quads of d][64 keys][4], and the scale of
  * every key. Keys that fill up the last block have the scale 0; what they hold is of no account.
@@ -31,20 +73,46 @@ SPU_INLINE i32x16 spu_head_values(const float *x, int32_t count, float inverse) 
 static inline void spu_pack_keys(const float *k, int64_t stride, int64_t keys, int32_t d,
                                  uint8_t *packed, float *scale) {
   const int32_t quads = (d + 3) / 4;
-  uint8_t row[SPU_HEAD_BYTES];
-  for (int64_t key = 0; key < keys; key++) {
-    const float *from = k + key * stride;
-    uint8_t *to =
-        packed + key / SPU_KEY_BLOCK * quads * 256 + key % SPU_KEY_BLOCK * 4;
-    float inverse;
-    scale[key] = spu_row_scale(from, d, &inverse);
-    for (int32_t c = 0; c < d; c += 16)
-      spu_store_u8(row + c, spu_head_values(from + c, d - c < 16 ? d - c : 16, inverse) + 128,
-                   16);
-    for (int32_t q = 0; q < quads; q++) memcpy(to + q * 256, row + 4 * q, 4);
+  _Alignas(64) uint8_t row[16][SPU_HEAD_BYTES];
+  _Alignas(64) float inverse[16];
+  for (int64_t key = 0; key < keys; key += 16) {
+    const int32_t count = keys - key < 16 ? (int32_t)(keys - key) : 16;
+    uint8_t *to = packed + key / SPU_KEY_BLOCK * quads * 256 + key % SPU_KEY_BLOCK * 4;
+    spu_store_f32(scale + key, spu_heads_scale(k + key * stride, stride, count, d, inverse), count);
+    for (int32_t r = 0; r < count; r++)
+      spu_quantise_row(k + (key + r) * stride, row[r], d, inverse[r], 128, 1, 255);
+    /* what lies behind a row's end has the zero point's value */
+    for (int32_t r = 0; r < count && d % 4; r++) memset(row[r] + d, 128, (size_t)(4 * quads - d));
+    int32_t q = 0;
+#if defined(SPU_AVX512)
+    for (; q + 16 <= quads && count == 16; q += 16) spu_turn_16(row[0] + 4 * q, to + q * 256);
+#endif
+    for (; q < quads; q++)
+      for (int32_t r = 0; r < count; r++) memcpy(to + q * 256 + 4 * r, row[r] + 4 * q, 4);
   }
   for (int64_t key = keys; key % SPU_KEY_BLOCK; key++) scale[key] = 0.0f;
 }
+
+#if defined(SPU_AVX512)
+SPU_INLINE int spu_all_finite(const float *x, int count) {
+  int all = 1;
+  for (int i = 0; i < count; i++) all &= x[i] <= SPU_FLOAT_MAX;
+  return all;
+}
+/* 16 channels of four keys as -127..127, side by side; see spu_quantise_row */
+SPU_INLINE void spu_store_four(int8_t *to, const float *x, int64_t stride, const float *inverse) {
+  __m512i v[4];
+  SPU_UNROLL
+  for (int i = 0; i < 4; i++) {
+    const f32x16 t = spu_load_f32(x + i * stride, 16) * spu_splat(inverse[i]);
+    v[i] = (__m512i)(spu_round_small(t) & 0xff);
+  }
+  const __m512i bytes =
+      _mm512_packus_epi16(_mm512_packus_epi32(v[0], v[1]), _mm512_packus_epi32(v[2], v[3]));
+  const __m128i turn = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_shuffle_epi8(bytes, _mm512_broadcast_i32x4(turn)));
+}
+#endif
 
 /*
  * v [keys, d] f32 -> i8, [blocks][16 quads of keys][channels, a multiple of 16][4 keys]. Of every
@@ -55,19 +123,29 @@ static inline void spu_pack_values(const float *v, int64_t stride, int64_t keys,
                                    int8_t *packed, float *inverse, float *level) {
   const int32_t wide = (d + 15) & ~15;
   const int64_t padded = (keys + SPU_KEY_BLOCK - 1) / SPU_KEY_BLOCK * SPU_KEY_BLOCK;
-  for (int64_t key = 0; key < padded; key++) {
-    float by;
-    level[key] = key < keys ? spu_row_scale(v + key * stride, d, &by) : 0.0f;
-    inverse[key] = key >= keys ? 0.0f : by == 0.0f ? 1.0f : by;
-  }
   for (int64_t key = 0; key < padded; key += 16) {
-    const f32x16 log2 = spu_log(spu_load_f32(level + key, 16)) * spu_splat(SPU_STEPS_E);
+    const int64_t left = keys - key;
+    const int32_t count = left < 0 ? 0 : left < 16 ? (int32_t)left : 16;
+    const f32x16 zero = spu_splat(0.0f), one = spu_splat(1.0f);
+    const i32x16 real = spu_lanes(count);
+    _Alignas(64) float by[16];
+    const f32x16 scale = spu_heads_scale(v + key * stride, stride, count, d, by);
+    const f32x16 log2 = spu_log(spu_select(real, scale, zero)) * spu_splat(SPU_STEPS_E);
     spu_store_f32(level + key, log2, 16);
+    const f32x16 factor = spu_load_f32(by, 16);
+    spu_store_f32(inverse + key, spu_select(real, spu_select(factor == zero, one, factor), zero), 16);
   }
   for (int64_t key = 0; key < padded; key += 4) {
-    for (int32_t c = 0; c < d; c += 16) {
+    const int32_t count = keys - key < 4 ? (int32_t)(keys < key ? 0 : keys - key) : 4;
+    int32_t c = 0;
+#if defined(SPU_AVX512)
+    if (count == 4 && spu_all_finite(inverse + key, 4))
+      for (; c + 16 <= d; c += 16)
+        spu_store_four(packed + key * wide + 4 * c, v + key * stride + c, stride, inverse + key);
+#endif
+    for (; c < d; c += 16) {
       u32x16 word = {0};
-      for (int64_t i = 0; i < 4 && key + i < keys; i++) {
+      for (int32_t i = 0; i < count; i++) {
         const float *from = v + (key + i) * stride + c;
         const i32x16 one = spu_head_values(from, d - c < 16 ? d - c : 16, inverse[key + i]);
         word |= ((u32x16)one & 0xffu) << (8 * i);

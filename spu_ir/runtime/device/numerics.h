@@ -19,6 +19,7 @@
 #define SPU_AVX512 1
 #endif
 
+#define SPU_FLOAT_MAX 3.402823466e38f
 #define SPU_INLINE static inline __attribute__((always_inline, unused))
 
 #if defined(__clang__)
@@ -265,6 +266,17 @@ SPU_INLINE void spu_store_u8(uint8_t *p, i32x16 v, int64_t count) {
   spu_store_bytes(p, __builtin_convertvector((u32x16)v, u8x16), count);
 #endif
 }
+/* 64 integers of 0..255 as bytes */
+SPU_INLINE void spu_store_64_bytes(void *to, const i32x16 *v) {
+#if defined(SPU_AVX512)
+  const __m512i low = _mm512_packus_epi32((__m512i)v[0], (__m512i)v[1]);
+  const __m512i high = _mm512_packus_epi32((__m512i)v[2], (__m512i)v[3]);
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+#else
+  for (int g = 0; g < 4; g++) spu_store_u8((uint8_t *)to + 16 * g, v[g], 16);
+#endif
+}
 SPU_INLINE void spu_store_i8(int8_t *p, i32x16 v, int64_t count) {
   spu_store_u8((uint8_t *)p, v, count);
 }
@@ -328,6 +340,31 @@ SPU_INLINE i32x16 spu_quantise_u8(f32x16 x, float inv_scale, int32_t zero) {
 }
 SPU_INLINE i32x16 spu_quantise_i8(f32x16 x, float inv_scale, int32_t zero) {
   return spu_quantise(x, inv_scale, zero, -128, 127);
+}
+/*
+ * The same of a row of n floats, whose inverse scale is such that no product of a number is out of
+ * range by as much as a half, or infinite: those are not clamped.
+ */
+SPU_INLINE void spu_quantise_row(const float *x, uint8_t *q, int64_t n, float inv_scale,
+                                 int32_t zero, int32_t low, int32_t high) {
+  int64_t j = 0;
+#if defined(SPU_AVX512)
+  if (inv_scale <= SPU_FLOAT_MAX && low != zero)
+    for (; j + 64 <= n; j += 64) {
+      i32x16 v[4];
+      SPU_UNROLL
+      for (int i = 0; i < 4; i++) { /* NaN becomes INT32_MIN, as there */
+        const f32x16 t = spu_load_f32(x + j + 16 * i, 16) * spu_splat(inv_scale);
+        v[i] = (i32x16)((u32x16)spu_round_small(t) + (u32x16)spu_isplat(zero)) & 0xff;
+      }
+      spu_store_64_bytes(q + j, v);
+    }
+#endif
+  for (; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    const f32x16 v = spu_load_f32(x + j, count);
+    spu_store_u8(q + j, spu_quantise(v, inv_scale, zero, low, high), count);
+  }
 }
 /* (float)(q - zero) * scale */
 SPU_INLINE f32x16 spu_dequantise(i32x16 q, float scale, int32_t zero) {
@@ -404,10 +441,17 @@ SPU_TREES(spu_trees_max, max, max)
 
 /* the largest |x| of a row of n floats in each of 16 lanes; NaN is passed over */
 SPU_INLINE f32x16 spu_row_peaks(const float *x, int64_t n) {
-  f32x16 most = spu_splat(0.0f);
-  for (int64_t j = 0; j < n; j += 16)
+  f32x16 most = spu_splat(0.0f), other[3] = {most, most, most};
+  int64_t j = 0;
+  for (; j + 64 <= n; j += 64) { /* a maximum has no order */
+    most = spu_max(spu_abs(spu_load_f32(x + j, 16)), most);
+    SPU_UNROLL
+    for (int i = 0; i < 3; i++)
+      other[i] = spu_max(spu_abs(spu_load_f32(x + j + 16 * (i + 1), 16)), other[i]);
+  }
+  for (; j < n; j += 16)
     most = spu_max(spu_abs(spu_load_f32(x + j, n - j < 16 ? n - j : 16)), most);
-  return most;
+  return spu_max(spu_max(most, other[0]), spu_max(other[1], other[2]));
 }
 /* the scale peak / 127 (1 of a row of zeros), and 127 / peak (0) */
 SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {

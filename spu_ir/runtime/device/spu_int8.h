@@ -19,6 +19,9 @@
 #define SPU_I8_ROWS_2 12
 #define SPU_I8_ROWS_4 6
 
+/* how many quads before its use a weight is fetched into L1 */
+#define SPU_I8_AHEAD 6
+
 /* as SPU_PIN, and operations stay in the order written */
 #define SPU_STEP(v) __asm__ volatile("" : "+v"(v))
 
@@ -47,6 +50,13 @@ SPU_INLINE void spu_i8_add(const spu_walk *k, spu_i8_sums acc, const int format,
   for (int64_t q = k->begin; q < k->end; q++) {
     const uint8_t *a = k->x + k->offset[format == SPU_BANKED2 ? 2 * q : q];
     const uint8_t *b = format == SPU_BANKED2 ? k->x + k->offset[2 * q + 1] : a;
+    if (format != SPU_DENSE) { /* weights come from L2; behind the last ones nothing is read */
+      _mm_prefetch((const char *)k->index + 64 * (q + SPU_I8_AHEAD), _MM_HINT_T0);
+      SPU_UNROLL
+      for (int j = 0; j < share; j++)
+        _mm_prefetch((const char *)k->value + 64 * ((q + SPU_I8_AHEAD) * share + j),
+                     _MM_HINT_T0);
+    }
     __m512i value[SPU_MAX_SHARE];
     SPU_UNROLL
     for (int j = 0; j < share; j++)

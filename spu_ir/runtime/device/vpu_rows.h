@@ -203,24 +203,65 @@ static inline void vpu_softmax_strided_f32(const float *x, float *y, int64_t n, 
   }
 }
 
-/* y = ((x - mean) * (1 / sqrt(variance + eps))) * gamma + beta; gamma and beta may be NULL */
-static inline void vpu_layer_norm_f32(const float *x, const float *gamma, const float *beta,
-                                      float *y, int64_t n, float eps) {
-  const f32x16 mean = spu_splat(vpu_row_sum(x, n) / (float)n);
-  f32x16 squares = spu_splat(0.0f);
-  VPU_ROW_LOOP(x, n, squares, squares + (v - mean) * (v - mean));
-  const float variance = spu_tree_sum(squares) / (float)n;
-  const f32x16 inverse = spu_splat(1.0f / vpu_scalar_sqrt(variance + eps));
-  if (gamma && beta)
-    VPU_ROW_MAP(x, y, n,
-                ((v - mean) * inverse) * spu_load_f32(gamma + j, count) +
-                    spu_load_f32(beta + j, count));
-  else if (gamma)
-    VPU_ROW_MAP(x, y, n, ((v - mean) * inverse) * spu_load_f32(gamma + j, count));
-  else if (beta)
-    VPU_ROW_MAP(x, y, n, (v - mean) * inverse + spu_load_f32(beta + j, count));
-  else
-    VPU_ROW_MAP(x, y, n, (v - mean) * inverse);
+/* `rows` rows together, a literal: a row's sums alone would wait for each other */
+SPU_INLINE void vpu_layer_norm_some(const float *x, int64_t x_stride, const float *gamma,
+                                    const float *beta, float *y, int64_t y_stride, int64_t n,
+                                    float eps, const int rows) {
+  f32x16 sums[4], mean[4], inverse[4];
+  SPU_UNROLL
+  for (int r = 0; r < rows; r++) sums[r] = spu_splat(0.0f);
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    SPU_UNROLL
+    for (int r = 0; r < rows; r++) {
+      const f32x16 sum = sums[r] + spu_load_f32(x + r * x_stride + j, count);
+      sums[r] = count < 16 ? spu_select(spu_lanes(count), sum, sums[r]) : sum;
+    }
+  }
+  SPU_UNROLL
+  for (int r = 0; r < rows; r++) {
+    mean[r] = spu_splat(spu_tree_sum(sums[r]) / (float)n);
+    sums[r] = spu_splat(0.0f);
+  }
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    SPU_UNROLL
+    for (int r = 0; r < rows; r++) {
+      const f32x16 v = spu_load_f32(x + r * x_stride + j, count) - mean[r];
+      const f32x16 sum = sums[r] + v * v;
+      sums[r] = count < 16 ? spu_select(spu_lanes(count), sum, sums[r]) : sum;
+    }
+  }
+  SPU_UNROLL
+  for (int r = 0; r < rows; r++) {
+    const float variance = spu_tree_sum(sums[r]) / (float)n;
+    inverse[r] = spu_splat(1.0f / vpu_scalar_sqrt(variance + eps));
+  }
+  for (int64_t j = 0; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    SPU_UNROLL
+    for (int r = 0; r < rows; r++) {
+      f32x16 v = (spu_load_f32(x + r * x_stride + j, count) - mean[r]) * inverse[r];
+      if (gamma) v = v * spu_load_f32(gamma + j, count);
+      if (beta) v = v + spu_load_f32(beta + j, count);
+      spu_store_f32(y + r * y_stride + j, v, count);
+    }
+  }
+}
+
+/*
+ * y = ((x - mean) * (1 / sqrt(variance + eps))) * gamma + beta for each of `rows` rows; gamma and
+ * beta may be NULL.
+ */
+static inline void vpu_layer_norm_f32(const float *x, int64_t x_stride, const float *gamma,
+                                      const float *beta, float *y, int64_t y_stride,
+                                      int64_t rows, int64_t n, float eps) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    vpu_layer_norm_some(x + r * x_stride, x_stride, gamma, beta, y + r * y_stride, y_stride, n,
+                        eps, 4);
+  for (; r < rows; r++)
+    vpu_layer_norm_some(x + r * x_stride, 0, gamma, beta, y + r * y_stride, 0, n, eps, 1);
 }
 
 /* y = (x * (1 / sqrt(mean of x^2 + eps))) * gamma; gamma may be NULL */
@@ -240,11 +281,7 @@ static inline void vpu_rms_norm_f32(const float *x, const float *gamma, float *y
 static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale, int64_t n) {
   float inverse;
   *scale = spu_row_scale(x, n, &inverse);
-  for (int64_t j = 0; j < n; j += 16) {
-    const int64_t count = n - j < 16 ? n - j : 16;
-    const f32x16 v = spu_load_f32(x + j, count);
-    spu_store_u8(q + j, spu_quantise(v, inverse, 128, 1, 255), count);
-  }
+  spu_quantise_row(x, q, n, inverse, 128, 1, 255);
 }
 
 /*
@@ -254,19 +291,25 @@ static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale
  */
 static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
                                              int32_t zero) {
-  f32x16 most = spu_splat(0.0f), least = spu_splat(0.0f);
-  VPU_ROW_LOOP(x, n, most, spu_max(v, most));
-  VPU_ROW_LOOP(x, n, least, spu_max(-v, least));
+  f32x16 most = spu_splat(0.0f), least = spu_splat(0.0f), mosts = most, leasts = least;
+  int64_t start = 0;
+  for (; start + 32 <= n; start += 32) { /* a maximum has no order */
+    const f32x16 a = spu_load_f32(x + start, 16), b = spu_load_f32(x + start + 16, 16);
+    mosts = spu_max(a, mosts);
+    most = spu_max(b, most);
+    leasts = spu_max(-a, leasts);
+    least = spu_max(-b, least);
+  }
+  most = spu_max(mosts, most);
+  least = spu_max(leasts, least);
+  VPU_ROW_LOOP(x + start, n - start, most, spu_max(v, most));
+  VPU_ROW_LOOP(x + start, n - start, least, spu_max(-v, least));
   const float above = spu_tree_max(most) / (float)(255 - zero);
   const float below = zero ? spu_tree_max(least) / (float)zero : 0.0f;
   const float step = below > above ? below : above;
   const float inverse = step == 0.0f ? 0.0f : 1.0f / step;
   *scale = step == 0.0f ? 1.0f : step;
-  for (int64_t j = 0; j < n; j += 16) {
-    const int64_t count = n - j < 16 ? n - j : 16;
-    const f32x16 v = spu_load_f32(x + j, count);
-    spu_store_u8(q + j, spu_quantise_u8(v, inverse, zero), count);
-  }
+  spu_quantise_row(x, q, n, inverse, zero, 0, 255);
 }
 
 /* *low and *high are widened to hold x; NaN is passed over */
