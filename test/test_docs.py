@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TOOLS = ("spu-opt", "spu-compile", "spu-run")
-SCRIPTS = (*TOOLS, "spu-smi")
+SCRIPTS = (*TOOLS, "spu-perf", "spu-smi")
 
 FENCE = re.compile(r"^```(\w*) *(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")

@@ -118,7 +118,7 @@ def run_task(
     progress("build the model", 0, 1)
     network = build_network(info, settings.model, settings.sparsity)
 
-    def compiled(precision: Precision) -> CompiledModel:
+    def compiled(precision: Precision, on_card: bool) -> CompiledModel:
         return compile_network(
             network,
             info,
@@ -127,11 +127,12 @@ def run_task(
             max_batch=info.max_batch,
             target=settings.target,
             threads=settings.threads,
+            on_card=on_card,
             progress=progress,
         )
 
     start = clock()
-    model = compiled(settings.precision)
+    model = compiled(settings.precision, on_card=True)
     result = Result(workload, info, settings, network, dataset, model, clock() - start)
     published = RESULTS.get(workload.model)
     batch = published.batch if published else info.max_batch
@@ -140,7 +141,7 @@ def run_task(
     if settings.compile_only or workload.compile_only:
         return result
     if workload.test_accuracy or workload.test_numeric:
-        reference = compiled("fp32") if workload.test_numeric else None
+        reference = compiled("fp32", on_card=False) if workload.test_numeric else None
         _judge(result, reference, progress, clock)
     if workload.test_perf:
         for number, batch in enumerate(workload.batch_sizes):

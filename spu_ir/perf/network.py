@@ -106,26 +106,33 @@ def compile_network(
     max_batch: int,
     target: str,
     threads: int | None,
+    on_card: bool,
     progress: Progress,
 ) -> CompiledModel:
     """
     Compile for any batch up to `max_batch`; the other extents are those of `info`.
 
-    `calibration` is called where it is needed: INT8 convolutions, and "mixed".
+    `calibration` is called where it is needed: INT8 convolutions, and "mixed", which takes one
+    sample because the interpreter runs it layer by layer. `on_card` shows the model in `spu-smi`.
     """
     from spu_ir.api import compile
 
     shapes: dict[str, Any] = {"batch": (1, max_batch)}
     for name, shape in info.shapes.items():
         shapes[name] = ["batch", *shape[1:]]
-    needed = precision == "mixed" or (precision == "int8" and network.convolves)
+    samples: list[Feeds] | None = None
+    if precision == "mixed":
+        samples = calibration()[:1]
+    elif precision == "int8" and network.convolves:
+        samples = calibration()
     return compile(
         network.model,
         precision=precision,
-        calibration=calibration() if needed else None,
+        calibration=samples,
         shapes=shapes,
         target=target,
         threads=threads,
+        device=None if on_card else "none",
         progress=progress,
     )
 
