@@ -3,6 +3,7 @@
 
     spu-run model.spu --input ids=ids.npy --input mask=mask.npy --output results
     spu-run model.spu --random --extent batch=8 --repeat 20 --json
+    spu-run model.spu --random --extent batch=8 --profile s30
     spu-run resnet50.spu --jpeg 'photos/*.jpg' --labels classes.txt
     spu-run resnet50.spu --video clip.mp4 --every 10
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, cast
 from spu_ir.errors import SpuError
 from spu_ir.tools import run_media
 from spu_ir.tools.command import exit_code
+from spu_ir.tools.profile_table import print_profile
 
 if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
@@ -81,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="device index of the card to run on (docs/devices.md)",
     )
+    parser.add_argument(
+        "--profile",
+        nargs="?",
+        const="",
+        metavar="TARGET",
+        help="count and time every layer too, beside its modelled time on TARGET (default: the "
+        "card that the model was compiled for); needs a C compiler (docs/counters.md)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     run_media.add_arguments(parser)
     return parser
@@ -113,19 +123,26 @@ def _run(options: argparse.Namespace) -> None:
     if options.output is not None:
         _write_outputs(options.output, outputs)
     rows = [_summary(name, array) for name, array in outputs.items()]
+    profile = None
+    if options.profile is not None:
+        profile = model.profile(feeds, target=options.profile or None, runs=repeat)
     if options.json:
-        result = {
+        result: dict[str, Json] = {
             "model": str(options.model),
             "level": model.level,
             "threads": model.threads,
             "runs": repeat,
             "median_ms": median,
-            "outputs": rows,
+            "outputs": [*rows],
         }
+        if profile is not None:
+            result["profile"] = profile.to_json()
         print(json.dumps(result, indent=2))
     else:
         _print_table(rows)
         print(f"median of {repeat}: {median:.3f} ms, {model.level}, {model.threads} threads")
+        if profile is not None:
+            print_profile(profile)
 
 
 def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
