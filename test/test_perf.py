@@ -161,9 +161,15 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
 def test_fake_data_is_that_of_bytemlperf(tmp_path: Path) -> None:
     given = {
         **MODEL,
-        "inputs": "a,mask,ids,flags",
-        "input_type": "FLOAT32,INT32,LONG,BOOL",
-        "input_shape": {"a": [1, 4], "mask": [1, 2], "ids": [1, 5], "flags": [1, 3]},
+        "inputs": "a,mask,ids,token_type_ids.1,flags",
+        "input_type": "FLOAT32,INT32,LONG,LONG,BOOL",
+        "input_shape": {
+            "a": [1, 4],
+            "mask": [1, 2],
+            "ids": [1, 5],
+            "token_type_ids.1": [1, 5],
+            "flags": [1, 3],
+        },
     }
     found = fake_batch(read_model_info(write(tmp_path / "mine.json", **given)), 7, 3)
     np.random.seed(7)
@@ -172,6 +178,7 @@ def test_fake_data_is_that_of_bytemlperf(tmp_path: Path) -> None:
         "a": (random.random(size=[3, 4]) * 2 - 1).astype(np.float32),
         "mask": random.randint(low=0, high=2, size=[3, 2]).astype(np.int32),
         "ids": random.randint(low=0, high=1000, size=[3, 5]),
+        "token_type_ids.1": np.zeros((3, 5), np.int64),
         "flags": np.zeros((3, 3), np.bool_),
     }
     assert list(found) == list(want)

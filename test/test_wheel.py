@@ -73,6 +73,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"spu_ir"}
     assert "spu_ir/runtime/device/spu_device.h" in names
     assert "spu_ir/py.typed" in names
+    assert "spu_ir/perf/data/workloads/bert-torch-fp32.json" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -87,7 +88,7 @@ def test_the_wheel_is_used_outside_the_checkout(wheel: Path, tmp_path: Path) -> 
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     printed = run(python, "-W", "error", "-c", USE, cwd=tmp_path)
     assert printed.splitlines()[-1] == wheel.name.split("-")[1]
-    for tool in ("spu-opt", "spu-compile", "spu-run"):
+    for tool in ("spu-opt", "spu-compile", "spu-run", "spu-perf"):
         assert "usage" in run(environment / "bin" / tool, "--help", cwd=tmp_path)
     listed = run(python, "-m", "xdsl.tools.xdsl_opt", "--help", cwd=tmp_path)
     assert "fuse-gelu" in listed
