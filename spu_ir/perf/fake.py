@@ -2,8 +2,8 @@
 ByteMLPerf's fake data, made as it makes it: the same numbers from the same seed.
 
 Sample `i` starts numpy's legacy generator at `i` and fills the inputs in order: floats evenly
-from -1 to 1, integers below 1000, integer masks and segments 0 or 1, and False for bools. Token types
-are 0, as ByteMLPerf has them in fake samples of SQuAD: networks know one or two, not 1000.
+from -1 to 1, integers below 1000, integer masks and segments 0 or 1, and False for bools. Token
+types are 0, as ByteMLPerf has them in fake samples of SQuAD: networks know one or two, not 1000.
 """
 
 from __future__ import annotations
