@@ -547,7 +547,12 @@ def test_nothing_is_reported_by_the_sanitisers() -> None:
         "LD_PRELOAD": " ".join(runtimes),
         "ASAN_OPTIONS": "detect_leaks=0",
     }
-    names = ("test_vpu_kernel.py", "test_attention_f32.py", "test_attention_int8.py")
+    names = (
+        "test_vpu_kernel.py",
+        "test_media_kernel.py",
+        "test_attention_f32.py",
+        "test_attention_int8.py",
+    )
     files = [os.path.join(os.path.dirname(__file__), name) for name in names]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],

@@ -264,3 +264,24 @@ EXPORT(spu_batch_matmul_f32,
        (const float *a, int64_t a_row, int64_t a_col, const float *b, int64_t b_row, int64_t b_col,
         float *out, int64_t out_row, int64_t rows, int64_t cols, int64_t depth, float alpha),
        (a, a_row, a_col, b, b_row, b_col, out, out_row, rows, cols, depth, alpha))
+
+/* images; the options are constants in programs */
+int32_t test_vpu_resize_taps(const int32_t *geometry, int64_t count, int64_t most, int32_t *taps,
+                             int32_t *weights, int64_t filter, int64_t antialias) {
+  return vpu_resize_taps(geometry, count, most, taps, weights, (int)filter, (int)antialias);
+}
+int32_t test_vpu_resize_u8(const uint8_t *x, int64_t height, int64_t columns_stored, int64_t x_row,
+                           const int32_t *rows, const int32_t *row_weights, int64_t row_most,
+                           const int32_t *columns, const int32_t *column_weights,
+                           int64_t column_most, uint8_t *y, int64_t y_row, int64_t count,
+                           int64_t width, int64_t channels) {
+  return vpu_resize_u8(x, height, columns_stored, x_row, rows, row_weights, row_most, columns,
+                       column_weights, column_most, y, y_row, count, width, (int)channels);
+}
+EXPORT(vpu_table_channels_u8,
+       (const uint8_t *table, const uint8_t *x, uint8_t *y, int64_t pixels, int64_t channels),
+       (table, x, y, pixels, channels))
+EXPORT(vpu_table_channels_f32,
+       (const float *table, const uint8_t *x, float *y, int64_t pixels, int64_t channels),
+       (table, x, y, pixels, channels))
+EXPORT(vpu_table_f32, (const float *table, const uint8_t *x, float *y, int64_t n), (table, x, y, n))
