@@ -694,6 +694,49 @@ def test_a_forked_child_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert list(usable_folder().glob("*.cards")) == []
 
 
+FORK_WHILE_BUSY = """
+import itertools, os, threading, time, warnings
+from spu_ir.runtime.cards import device
+from spu_ir.runtime.cards_placement import Need, Placement
+from spu_ir.runtime.cards_state import Cost, publisher
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork with threads
+inside = threading.Lock()  # as imports and cached properties have them
+def cost_of(extents):
+    with inside:
+        time.sleep(0.02)
+    return Cost(spu_s=1.0)
+placement = Placement(device(0), "m", Need(1, 0, 0), cost_of)
+numbers = itertools.count()
+def record():
+    placement.begin()
+    placement.record((next(numbers),), 1)
+for _ in range(20):
+    record()
+    time.sleep(0.005)
+    child = os.fork()
+    if child == 0:
+        record()
+        limit = time.monotonic() + 20
+        while publisher().rows[0].row().modelled == 0 and time.monotonic() < limit:
+            time.sleep(0.001)
+        os._exit(1 - publisher().rows[0].row().modelled)
+    assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+
+
+def test_a_child_forked_while_a_cost_is_found_finds_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORK_WHILE_BUSY],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
 @pytest.mark.parametrize("kind", ["a file", "open to others"])
 def test_models_run_without_a_folder(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -51,7 +51,9 @@ def place(
                 remedy=f"compile it for {chosen.name!r}, or list its target in {VARIABLE}",
             )
     need = need_of(package, library, chosen.chips)
-    placement = Placement(chosen, name, need, cost_of(model, chosen))
+    # A package of an older spu-ir, or a program written by hand, does not tell its work.
+    costs = None if package.work is None else cost_of(model, chosen)
+    placement = Placement(chosen, name, need, costs)
     weakref.finalize(model, placement.close)
     return placement
 
@@ -93,13 +95,13 @@ def cost_of(model: CompiledModel, chosen: Device) -> CostOf:
         try:
             return None if alive is None else _estimated(alive, chosen, extents)
         except SpuError:
-            return None  # A package of an older spu-ir tells no work.
+            return None  # A run of no samples, say.
 
     return of
 
 
 def _estimated(model: CompiledModel, chosen: Device, extents: tuple[int, ...]) -> Cost:
-    """Raises SpuError if the model does not tell its work."""
+    """Raises SpuError where no estimate can be made."""
     # On first use: most of what loads a model never asks.
     from spu_ir.schedule.energy import ATTO
     from spu_ir.schedule.of_model import BATCH

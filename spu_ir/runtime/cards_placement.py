@@ -119,9 +119,10 @@ class Placement:
                 if extents is None or self._closed:
                     self._working = False
                     return
-            before = time.thread_time()
-            cost = cost_of(extents)
-            self._spend(time.thread_time() - before)
+            with _finding:
+                before = time.thread_time()
+                cost = cost_of(extents)
+                self._spend(time.thread_time() - before)
             with self._lock:
                 runs = self._waiting.pop(extents)
                 if len(self._costs) >= COSTS:
@@ -153,6 +154,9 @@ class Placement:
 
 
 _placements: weakref.WeakSet[Placement] = weakref.WeakSet()
+
+_finding = threading.Lock()
+"""Held while a cost is found, and by who forks: a child may not inherit what that has locked."""
 
 
 def _take(device: Device, name: str, need: Need) -> LiveRow:
@@ -207,8 +211,11 @@ def _lock(folder: Path) -> Generator[None]:
 
 
 def _after_fork() -> None:
+    _finding.release()
     for placement in list(_placements):
         placement._forked()  # pyright: ignore[reportPrivateUsage]
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(
+    before=_finding.acquire, after_in_parent=_finding.release, after_in_child=_after_fork
+)
