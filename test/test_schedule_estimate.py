@@ -276,7 +276,7 @@ def test_a_layer_says_what_limits_it() -> None:
         "vpu vector",
         "sfu special",
         "dma ddr",
-        "dma ddr",
+        "vpu l2",
     ]
     assert e.share("vpu vector") == pytest.approx(
         e.layers[2].busy_s["vpu"] / sum(max(layer.busy_s.values()) for layer in e.layers)
@@ -308,8 +308,9 @@ def test_json_has_all_but_the_timeline() -> None:
         ({"cores": "all"}, "cores='all' is unknown; one of batch, broadcast, split"),
         ({"core_batch": 0}, "core_batch=0 is too small"),
         ({"wire": "int4"}, "wire='int4' is unknown; one of int8, bf16, fp32"),
-        ({"zeros": 1.5}, "a share of zeros must be 0 to 1, got 1.5"),
-        ({"zeros": {"a": -1}}, "a share of zeros must be 0 to 1, got -1"),
+        ({"zeros": 1.5}, "a share must be 0 to 1, got 1.5"),
+        ({"real": 2}, "a share must be 0 to 1, got 2"),
+        ({"zeros": {"a": -1}}, "a share must be 0 to 1, got -1"),
     ],
 )
 def test_an_option_that_there_is_not(options: dict[str, Any], message: str) -> None:

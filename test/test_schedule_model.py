@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.padded import SHAPES, encoder
 from support.work_tables import BATCH, Program, network
 
 import spu_ir
 from spu_ir import SpuError, Target
+from spu_ir.api import Padding, lower
 from spu_ir.schedule.estimate import Estimate
 from spu_ir.schedule.of_model import estimate_model
 from spu_ir.schedule.work import WorkTable
@@ -106,3 +109,30 @@ def test_a_compiled_model_and_its_package(tmp_path: Path) -> None:
     one = model.estimate("s4", 4, host=False)
     product = next(layer for layer in one.layers if layer.op == "spu.matmul")
     assert product.busy_s["spu"] >= product.work.macs / (8 * 576 * 800e6)
+
+
+def test_skipped_padding_is_faster_by_the_rows_it_skips() -> None:
+    def of_program(padding: Padding, real: float | None) -> Estimate:
+        program, _ = lower(encoder(), padding=padding, shapes=SHAPES)
+        return estimate_model(
+            WorkTable.from_json(program.work),
+            "s4",
+            4,
+            {"seq": 64},
+            bounds={each.name: (each.minimum, each.maximum) for each in program.extents},
+            inputs=program.inputs,
+            host=False,
+            real=real,
+        )
+
+    def macs(e: Estimate) -> int:
+        return next(x.work.macs for x in e.layers if x.op == "spu.matmul")
+
+    full, all_real, half, few = (
+        of_program(padding, real)
+        for padding, real in (("compute", None), ("skip", 1.0), ("skip", 0.5), ("skip", 0.125))
+    )
+    assert macs(full) == macs(all_real) == 2 * macs(half) == 8 * macs(few) > 0
+    for more, fewer in pairwise((all_real, half, few)):
+        assert fewer.throughput > more.throughput
+        assert fewer.energy_j < more.energy_j

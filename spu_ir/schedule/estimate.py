@@ -318,19 +318,29 @@ class _Planner:
         return self._known[samples]
 
     def core_batch(self, share: int) -> int:
-        """Samples of a pass: as asked for, else as many of `share` as L2 has room for."""
+        """
+        Samples of a pass: as asked for, else as many of `share` as L2 has room for.
+
+        Room beside the weights, so that these stay; if not even one sample has that, room for
+        buffers alone, so that weights are loaded for as many samples as can be.
+        """
         if self.axis is None:
             return 1
         if self.options.core_batch is not None:
             return min(self.options.core_batch, share)
-        fits = bisect_right(range(2, share + 1), False, key=lambda n: not self._fits(n))
-        return 1 + fits
+        one = self.plan(1)[0].residence
+        weights = one.weights if self._fits(1, one.weights) else 0
+        return 1 + bisect_right(
+            range(2, share + 1), False, key=lambda n: not self._fits(n, weights)
+        )
 
-    def _fits(self, samples: int) -> bool:
+    def _fits(self, samples: int, weights: int) -> bool:
         """Whether the buffers of a pass have room in L2; those of more samples are no smaller."""
         buffers = self.table.buffers(self.at(samples), self.options.real)
         arena = sum(buffer.bytes for buffer in buffers if buffer.kind == "arena")
-        return arena <= self.rates.l2 * self.parts
+        # Cores that share rows have all weights each; those that share channels have parts.
+        copies = self.parts if self.options.cores == "split" else 1
+        return arena + copies * weights <= self.rates.l2 * self.parts
 
     def core(self, share: int, core_batch: int) -> _Core:
         """The passes over `share` samples, as even as they can be."""

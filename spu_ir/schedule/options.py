@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spu_ir.errors import SpuError
@@ -34,8 +34,8 @@ class Options:
     Dual sparsity: the share of activations that are zero and whose products are skipped, of all
     layers or by layer. Off (0) by default: whether the silicon does it is not public.
     """
-    real: float | Sequence[int] | None = None
-    """Padding skipped: the share of padded rows that are real, for programs that skip padding."""
+    real: float | None = None
+    """Padding skipped: the share of rows that are real, for programs that skip padding."""
     wire: str | None = None
     """Floating-point inputs cross the host link as "int8", "bf16" or "fp32"; None: as they are."""
     host: bool = True
@@ -49,9 +49,9 @@ class Options:
         if self.wire is not None and self.wire not in WIRE:
             raise SpuError(f"wire={self.wire!r} is unknown", remedy=f"one of {', '.join(WIRE)}")
         shares = self.zeros.values() if isinstance(self.zeros, Mapping) else (self.zeros,)
-        for share in shares:
+        for share in (*shares, *(() if self.real is None else (self.real,))):
             if not 0 <= share <= 1:
-                raise SpuError(f"a share of zeros must be 0 to 1, got {share}")
+                raise SpuError(f"a share must be 0 to 1, got {share}")
 
     def zero_share(self, layer: str) -> float:
         """The share of activation zeros of a layer whose products are skipped."""

@@ -49,8 +49,9 @@ class Planned:
     weights: int
     """Bytes of weights that are loaded for it: they can come ahead of it."""
     loaded: int
-    """Bytes of spilled buffers and ports that are loaded."""
+    """Bytes of spilled buffers and inputs that are loaded."""
     stored: int
+    """Bytes of spilled buffers that are stored; outputs leave by the queue of the host link."""
 
     @property
     def bottleneck(self) -> Part | None:
@@ -117,10 +118,11 @@ def _planned(
     )
     weights = ceil(constants * shared.streamed)
     loaded = ceil(arena_in * shared.spilled) + port_in
-    stored = ceil(arena_out * shared.spilled) + port_out
+    stored = ceil(arena_out * shared.spilled)
+    dma = weights + loaded + stored
     moved = {
         "l2": arena_in + arena_out + constants,
-        "ddr": weights + loaded + stored,
+        "ddr": dma + port_out,
         "noc": _gathered(step, options, parts),
     }
     found = [
@@ -130,7 +132,7 @@ def _planned(
         Part("sfu", "special", special / rates.special, special),
         Part(step.unit, "l2", moved["l2"] / rates.l2_bandwidth, moved["l2"]),
         Part(step.unit, "launch", rates.launch, 1 if rates.launch else 0),
-        Part("dma", "ddr", moved["ddr"] / rates.ddr, moved["ddr"]),
+        Part("dma", "ddr", dma / rates.ddr, dma),
         Part("noc", "noc", moved["noc"] / rates.noc, moved["noc"]),
     ]
     return Planned(

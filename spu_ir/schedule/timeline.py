@@ -3,7 +3,7 @@ From steps to tasks: what each unit of one core does in a pass of a program, and
 
 A step is cut by unit: the SPU multiplies and finishes sums in its epilogues; the VPU and the
 special-function unit do the rest of it, tile by tile beside the SPU; DMA brings weights that do
-not stay in L2, spilled buffers and ports. Tasks are queued in the order of the program, but for
+not stay in L2, spilled buffers and inputs. Tasks are queued in the order of the program, but for
 weights, which are loaded one step ahead, with at most two loads ahead of their use (double
 buffering). A step waits for those that wrote what it reads; buffers that use one place in the
 arena one after another are renamed, so it waits for nothing else.
@@ -64,14 +64,15 @@ def plan_pass(
     ports = {b.number: Port(b.bytes, sizes[b.number]) for b in buffers if b.number in sizes}
     planned = plan_steps(steps, ports, shared, rates, options, parts)
     inputs, outputs = (
-        sum(sizes[b.number] for b in buffers if b.kind == kind and options.host)
+        -(-sum(sizes[b.number] for b in buffers if b.kind == kind) // parts)
         for kind in ("input", "output")
     )
     queue = _Queue(planned, buffers, samples, rates, parts)
-    queue.inputs(-(-inputs // parts))
+    if options.host:
+        queue.inputs(inputs)
     queue.program()
-    queue.outputs(-(-outputs // parts))
-    moved = -(-(inputs + outputs) // parts)
+    queue.outputs(outputs, host=options.host)
+    moved = inputs + outputs if options.host else 0
     return Pass(
         samples=samples,
         tasks=tuple(queue.tasks),
@@ -107,12 +108,9 @@ class _Queue:
         """The load of weights of a step, by the step's place."""
 
     def inputs(self, size: int) -> None:
-        """Inputs of `size` bytes over the host link, and as they come into DDR."""
-        if not size:
-            return
-        host = self._add("host in", size / self._rates.host, (), "inputs", size)
-        links = (Link(host, self._tiles(size)),)
-        arrived = self._add("dma", size / self._rates.ddr, links, "inputs", size)
+        """Inputs of `size` bytes over the host link into DDR, by an engine of the link's own."""
+        seconds = size / min(self._rates.host, self._rates.ddr)
+        arrived = self._add("host in", seconds, (), "inputs", size)
         for number, buffer in self._buffers.items():
             if buffer.kind == "input":
                 self._writers[number] = [arrived]
@@ -124,10 +122,8 @@ class _Queue:
             self._load_weights(place + 1)
             self._step(place)
 
-    def outputs(self, size: int) -> None:
-        """Outputs of `size` bytes over the host link, as they are written."""
-        if not size:
-            return
+    def outputs(self, size: int, *, host: bool) -> None:
+        """Outputs of `size` bytes to DDR as they are written, and on over the host link."""
         written = {
             task
             for number, tasks in self._writers.items()
@@ -135,7 +131,8 @@ class _Queue:
             for task in tasks
         }
         links = tuple(Link(task, self._tiles(size)) for task in sorted(written))
-        self._add("host out", size / self._rates.host, links, "outputs", size)
+        rate = min(self._rates.host, self._rates.ddr) if host else self._rates.ddr
+        self._add("host out", size / rate, links, "outputs", size)
 
     def _load_weights(self, place: int) -> None:
         if place >= len(self._planned) or not self._planned[place].weights:
