@@ -22,6 +22,7 @@ from spu_ir.quantisation import (
     Precision,
     Progress,
     Quantisation,
+    Rounding,
     check,
 )
 from spu_ir.targets import Target
@@ -187,6 +188,7 @@ def compile(
     activations: Activations = "auto",
     bias_correction: bool = False,
     smoothing: bool = False,
+    rounding: Rounding = "nearest",
     budget: float = 0.1,
     tolerance: float | None = None,
     attention: Attention = "auto",
@@ -213,7 +215,8 @@ def compile(
     how static ranges are chosen: "minmax", "percentile" (99.99, or "percentile:99.9"), "entropy"
     or "mse". `bias_correction` takes the mean error that quantisation adds off the biases;
     `smoothing` moves outlier columns of normalised activations into weights, which transformers
-    gain by.
+    gain by. `rounding` "second-order" rounds the weights of a layer for what it answers on the
+    calibration feeds, and corrects its bias, instead of each to the nearest.
     `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16; with
     `tolerance` it stops where the estimated relative L2 error of the outputs is below that; the
     model's `options["estimated_error"]` says where it came to.
@@ -243,6 +246,7 @@ def compile(
         observer=observer,
         bias_correction=bias_correction,
         smoothing=smoothing,
+        rounding=rounding,
         budget=budget,
         tolerance=tolerance,
         attention=attention,

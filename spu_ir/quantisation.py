@@ -15,6 +15,7 @@ from spu_ir.errors import SpuError
 Precision = Literal["fp32", "bf16", "int8", "mixed"]
 Activations = Literal["auto", "dynamic", "static"]
 Attention = Literal["auto", "int8", "fp32"]
+Rounding = Literal["nearest", "second-order"]
 Feeds: TypeAlias = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -22,6 +23,10 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8", "mixed")
 ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
 ATTENTIONS: tuple[Attention, ...] = ("auto", "int8", "fp32")
+ROUNDINGS: tuple[Rounding, ...] = ("nearest", "second-order")
+
+WEIGHT_SHARE: dict[Rounding, float] = {"nearest": 1.0, "second-order": 0.2}
+"""How much smoothing minds what rounding weights adds, which second order halves and more."""
 
 WITHOUT_FEEDS = "pass calibration=[feeds...], some inputs of the model (--calibration feeds.npz)"
 
@@ -35,6 +40,7 @@ class Quantisation:
     observer: str = "minmax"
     bias_correction: bool = False
     smoothing: bool = False
+    rounding: Rounding = "nearest"
     budget: float = 0.1
     tolerance: float | None = None
     attention: Attention = "auto"
@@ -47,6 +53,7 @@ class Quantisation:
         check("precision", self.precision, PRECISIONS)
         check("activations", self.activations, ACTIVATIONS)
         check("attention", self.attention, ATTENTIONS)
+        check("rounding", self.rounding, ROUNDINGS)
         observer_called(self.observer)
         check_limits(self.budget, self.tolerance or 0.0)
         if self.tolerance is not None and self.precision != "mixed":
@@ -57,16 +64,23 @@ class Quantisation:
         for what, wanted in (
             ("bias correction", self.bias_correction),
             ("smoothing", self.smoothing),
+            ("second-order rounding", self.second_order),
         ):
             if wanted and not self.quantises:
                 raise SpuError(
                     f"{what} is for INT8, and precision is {self.precision!r}",
                     remedy="use precision='int8' or 'mixed', or leave it out",
                 )
+        if self.second_order and self.bias_correction:
+            raise SpuError(
+                "second-order rounding corrects biases itself",
+                remedy="leave bias correction out",
+            )
         for what, needed in (
             ("precision 'mixed'", self.precision == "mixed"),
             ("bias correction", self.bias_correction),
             ("smoothing", self.smoothing),
+            ("second-order rounding", self.second_order),
             ("activations 'static'", self.quantises and self.activations == "static"),
         ):
             if needed and not calibrated:
@@ -77,29 +91,42 @@ class Quantisation:
         """Whether there will be INT8 products."""
         return self.precision in ("int8", "mixed")
 
+    @property
+    def second_order(self) -> bool:
+        """Whether weights are rounded for what products answer."""
+        return self.rounding == "second-order"
+
     def prepare(
         self, module: ModuleOp, ctx: Context, feeds: Iterable[Feeds] | None, progress: Progress
     ) -> float | None:
         """
-        Smooth and calibrate a module on tensors, in f32, choose what stays bf16, correct biases.
+        Smooth and calibrate a module on tensors, in f32, choose what stays bf16, round weights.
 
         The feeds are run one at a time; they are kept when there is more than one thing to do.
         The result is the estimate of `choose_precision`, None for other precisions than mixed.
         """
+        from spu_ir.dialects.spu import MatmulOp
         from spu_ir.transforms.calibrate import calibrate
         from spu_ir.transforms.choose_precision import choose_precision
         from spu_ir.transforms.correct_bias import correct_bias
+        from spu_ir.transforms.round_weights import round_weights
         from spu_ir.transforms.smooth_activations import smooth_activations
 
         if feeds is None or not self.quantises:
             return None
         estimate: float | None = None
-        again = self.precision == "mixed" or self.bias_correction or self.smoothing
+        again = (
+            self.precision == "mixed" or self.bias_correction or self.smoothing or self.second_order
+        )
         feeds = list(feeds) if again else feeds
         total = len(feeds) if isinstance(feeds, Sized) else 0
         if self.smoothing:
             smooth_activations(
-                module, ctx, feeds, progress=lambda done: progress("smooth", done, total)
+                module,
+                ctx,
+                feeds,
+                progress=lambda done: progress("smooth", done, total),
+                share=WEIGHT_SHARE[self.rounding],
             )
         calibrate(
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer
@@ -113,6 +140,15 @@ class Quantisation:
                 tolerance=self.tolerance or 0.0,
                 mode=self.activations,
                 progress=lambda done, of: progress("sensitivity", done, of),
+            )
+        if self.second_order:
+            products = sum(isinstance(op, MatmulOp) for op in module.walk())
+            round_weights(
+                module,
+                ctx,
+                feeds,
+                self.activations,
+                lambda done: progress("round weights", done, products),
             )
         if self.bias_correction:
             correct_bias(

@@ -49,6 +49,7 @@ PASSES = (
     "smooth-activations",
     "calibrate",
     "choose-precision",
+    "round-weights",
     "correct-bias",
     "quantise",
     "quantise-attention",

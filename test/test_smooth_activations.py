@@ -17,13 +17,10 @@ from spu_ir.dialects.types import DYNAMIC, Array, shape_of
 from spu_ir.dialects.vpu import BinaryFn, LayerNormOp
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
-from spu_ir.transforms.quantise import QuantisePass
-from spu_ir.transforms.smooth_activations import (
-    LARGEST,
-    factors,
-    groups_of,
-    smooth_activations,
-)
+from spu_ir.transforms.column_balance import LARGEST, balanced, factors
+from spu_ir.transforms.quantise import QuantisePass, quantised_weight
+from spu_ir.transforms.round_weights import as_int8
+from spu_ir.transforms.smooth_activations import groups_of, smooth_activations
 
 WIDTH = 96
 
@@ -146,3 +143,44 @@ def test_a_model_with_everything() -> None:
     rows = [row for row in model.report() if row["op"] == "spu.matmul"]
     assert {"int8", "bf16"} <= {str(row["precision"]) for row in rows}
     assert np.isfinite(model.run(calibration[0])["y"]).all()
+
+
+def test_balance_errs_less_than_the_peaks_alone() -> None:
+    """Columns of several sizes, with means far from zero, and one that is rarely large."""
+    x = normal(1024, WIDTH, seed=1) * np.exp(normal(WIDTH, seed=2)) + 3 * normal(WIDTH, seed=3)
+    x[::50, 7] *= 20
+    x[:, 11] = 0
+    train, other = x[::2].astype(np.float32), x[1::2].astype(np.float32)
+    arrays = [weights(64, WIDTH, seed=4), weights(32, WIDTH, seed=5)]
+
+    def noise(divisors: Array, shifts: Array) -> float:
+        """What rounding rows and weights adds to products of rows that were not looked at."""
+        rows, squares = (other - shifts) / divisors, 0.0
+        for array in arrays:
+            values, scale = quantised_weight(array * divisors)
+            wrong = as_int8(rows, 128) @ (values * scale[:, None]).T - rows @ (array * divisors).T
+            squares += float((wrong**2).sum() / ((other @ array.T) ** 2).sum())
+        return squares**0.5
+
+    zeros = np.zeros(WIDTH, np.float32)
+    plain = factors(np.abs(train).max(axis=0).astype(float), arrays, 0.5)
+    held, none = balanced(train, arrays, shifted=False, share=1.0)
+    divisors, shifts = balanced(train, arrays, shifted=True, share=1.0)
+    assert not none.any()
+    assert divisors[11] == 1
+    assert shifts[11] == 0
+    assert noise(held, zeros) < 0.95 * noise(plain, zeros)
+    assert noise(divisors, shifts) < 0.7 * noise(plain, zeros)
+
+
+def test_shifts_become_part_of_biases() -> None:
+    """With enough rows columns are shifted, and the network is still the same in f32."""
+    inputs = [{"x0": normal(300, WIDTH, seed=seed)} for seed in (1, 2)]
+    other = {"x0": normal(64, WIDTH, seed=3)}
+    net = network()
+    expected = interpret(net.module, net.ctx, other)["y0"]
+    assert all(op.bias is None for op in products(net.module))
+    smooth_activations(net.module, net.ctx, inputs)
+    net.module.verify()
+    assert sum(op.bias is not None for op in products(net.module)) == 4
+    assert error(interpret(net.module, net.ctx, other)["y0"], expected) < 1e-5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from spu_ir.dialects.spu import MatmulOp
 from spu_ir.dialects.types import Array
@@ -22,6 +22,7 @@ from spu_ir.dialects.weights import WeightStore, store_of
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.transforms.calibrate import read_feeds
+from spu_ir.transforms.column_balance import Doubles, balanced
 from spu_ir.transforms.quantise import is_quantisable
 from spu_ir.transforms.rewriting import (
     after,
@@ -30,12 +31,11 @@ from spu_ir.transforms.rewriting import (
     dims_of,
     empty_of,
     is_constant,
+    rebuilt,
 )
 
-Doubles: TypeAlias = NDArray[np.float64]
-
-LARGEST = 1024.0
-"""Of the factors: columns that are nearly zeros must not decide what the others are scaled by."""
+ROWS = 4096
+"""Rows of a normalisation that are looked at; when there are more, every second one is left out."""
 
 
 @dataclass
@@ -83,34 +83,30 @@ def owns_its_weights(group: Group) -> bool:
 
 
 @dataclass
-class ColumnPeaks:
-    """The largest finite magnitude of each column of some ops' results."""
+class SampledRows:
+    """Some rows of some ops' results `[..., K]`, evenly out of all: at most ROWS an op."""
 
     ops: frozenset[Operation]
-    peaks: dict[Operation, Doubles] = field(default_factory=dict[Operation, Doubles])
+    rows: dict[Operation, list[Array]] = field(default_factory=dict[Operation, "list[Array]"])
+    strides: dict[Operation, int] = field(default_factory=dict[Operation, int])
+    seen: dict[Operation, int] = field(default_factory=dict[Operation, int])
 
     def __call__(self, op: Operation, results: Sequence[Any]) -> None:
         if op not in self.ops:
             return
-        magnitude = np.abs(np.asarray(results[0], np.float64)).reshape(-1, np.shape(results[0])[-1])
-        peak = np.where(np.isfinite(magnitude), magnitude, 0).max(axis=0, initial=0)
-        self.peaks[op] = np.maximum(peak, self.peaks.get(op, 0.0))
+        rows = np.asarray(results[0], np.float32).reshape(-1, np.shape(results[0])[-1])
+        stride, seen = self.strides.get(op, 1), self.seen.get(op, 0)
+        self.seen[op] = seen + len(rows)
+        rows = rows[-seen % stride :: stride]
+        kept = self.rows.setdefault(op, [])
+        kept.append(rows[np.isfinite(rows).all(axis=1)].copy())
+        while sum(map(len, kept)) > ROWS:
+            self.strides[op] = stride = 2 * stride
+            kept[:] = [np.concatenate(kept)[::2].copy()]
 
-
-def factors(peaks: Doubles, weights: Sequence[Array], strength: float) -> NDArray[np.float32]:
-    """
-    What each column k of x is divided by, f32 [K]: `max|x_k|^a / max|w_k|^(1 - a)`, mean 1.
-
-    The maximum of w is over all rows of all `weights [N, K]`, the mean is geometric. A column of
-    zeros, of x or of w, has 1, and none has more than LARGEST or less than its inverse.
-    """
-    columns = np.max([np.abs(weight).max(axis=0) for weight in weights], axis=0).astype(np.float64)
-    used = (peaks > 0) & (columns > 0)
-    logs = strength * np.log(np.where(used, peaks, 1.0))
-    logs -= (1 - strength) * np.log(np.where(used, columns, 1.0))
-    logs -= logs[used].mean() if used.any() else 0.0
-    logs = np.clip(logs, -np.log(LARGEST), np.log(LARGEST))
-    return np.where(used, np.exp(logs), 1.0).astype(np.float32)
+    def of(self, ops: Sequence[Operation]) -> Array:
+        """f32 `[R, K]` of some ops together."""
+        return np.concatenate([part for op in ops for part in self.rows[op]])
 
 
 @dataclass
@@ -120,37 +116,46 @@ class Smoother:
     store: WeightStore
     weights: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
 
-    def smooth(self, group: Group, peaks: Doubles, strength: float) -> None:
-        """Divide the columns of the group's activations by factors, and multiply its weights."""
+    def smooth(self, group: Group, rows: Array, strength: float, share: float) -> None:
+        """Shift and divide the columns of the group's activations, and multiply its weights."""
         arrays = [self.array(product.weight) for product in group.products]
-        divisors = factors(peaks, arrays, strength)
+        shifted = all(p.bias is None or is_constant(p.bias) for p in group.products)
+        divisors, shifts = balanced(rows, arrays, shifted=shifted, share=share, strength=strength)
         for product, array in zip(group.products, arrays, strict=True):
             if product.weight not in self.weights:
                 constant = constant_op(self.store, array * divisors)
                 builder = Builder(after([product.weight]))
                 self.weights[product.weight] = builder.insert(constant).result
         for norm in group.norms:
-            divided = self.divided(norm, divisors)
+            divided = self.divided(norm, divisors, shifts)
             for product in products_of(norm):
+                old = self.array(product.weight)
                 product.operands[0] = divided
                 product.operands[1] = self.weights[product.weight]
+                if shifts.any():
+                    self.add_to_bias(product, old.astype(np.float64) @ shifts.astype(np.float64))
 
-    def divided(self, norm: LayerNormOp, divisors: NDArray[np.float32]) -> SSAValue:
-        """What `norm` yields, over `divisors`; whatever else reads it goes on with `norm`."""
+    def add_to_bias(self, product: MatmulOp, addend: Doubles) -> None:
+        """Give a product, whose bias is a constant or missing, another one."""
+        bias = addend if product.bias is None else self.array(product.bias) + addend
+        builder = Builder(InsertPoint.before(product))
+        constant = builder.insert(constant_op(self.store, bias.astype(np.float32)))
+        Rewriter.replace_op(product, rebuilt(product, bias=constant.result))
+
+    def divided(
+        self, norm: LayerNormOp, divisors: NDArray[np.float32], shifts: NDArray[np.float32]
+    ) -> SSAValue:
+        """What `norm` yields, shifted, over `divisors`; other readers go on with `norm`."""
         value = norm.results[0]
         builder = Builder(InsertPoint.after(norm))
-        constants = [
-            None
-            if operand is None
-            else builder.insert(constant_op(self.store, self.array(operand) / divisors)).result
-            for operand in (norm.gamma, norm.beta)
-        ]
-        gamma, beta = constants
-        assert gamma is not None
+        gamma = self.array(norm.gamma) / divisors
+        beta = None if norm.beta is None else self.array(norm.beta) / divisors
+        if shifts.any():
+            beta = (np.float32(0) if beta is None else beta) - shifts / divisors
         new = LayerNormOp(
             norm.x,
-            gamma,
-            beta,
+            builder.insert(constant_op(self.store, gamma)).result,
+            None if beta is None else builder.insert(constant_op(self.store, beta)).result,
             builder.insert(empty_of(value, f32, dims_of(value))).tensor,
             epsilon=norm.epsilon.value.data,
             centre=bool(norm.centre.value.data),
@@ -171,16 +176,19 @@ def smooth_activations(
     feeds: Iterable[Mapping[str, Array]],
     strength: float = 0.5,
     progress: Callable[[int], None] | None = None,
+    share: float = 1.0,
 ) -> None:
     """
     Smooth the inputs of products that normalisations yield, in a module on tensors, in f32.
 
-    Xiao et al. 2023, "SmoothQuant: accurate and efficient post-training quantization for large
-    language models": column k of x is divided by `factors`, measured on `feeds`, and column k of
-    the weights multiplied, so that an outlier column no longer decides the step of all of a row.
-    The division is part of the normalisation's gamma and beta; where something else reads its
-    result too, a residual for instance, there are two normalisations. Raises SpuError when there
-    is no feed, and for a strength that is not from 0 to 1.
+    Column k of x is shifted and divided as `balanced` finds on `feeds`, and column k of the
+    weights multiplied, so that an outlier column no longer decides the step of all of a row. It
+    begins with Xiao et al. 2023, "SmoothQuant: accurate and efficient post-training quantization
+    for large language models"; the shift, whose product is part of the biases, is that of Wei et
+    al. 2023, "Outlier suppression+". Both are part of the normalisation's gamma and beta; where
+    something else reads its result too, a residual for instance, there are two normalisations.
+    The less careful weights will be rounded, the more their rounding counts: `share`. Raises
+    SpuError when there is no feed, and for a strength that is not from 0 to 1.
     """
     if not 0 <= strength <= 1:
         raise SpuError(
@@ -188,7 +196,7 @@ def smooth_activations(
             remedy="use 0.5, or more to move more into the weights",
         )
     groups = groups_of(module)
-    seen = ColumnPeaks(frozenset(norm for group in groups for norm in group.norms))
+    seen = SampledRows(frozenset(norm for group in groups for norm in group.norms))
     done = 0
     for feed in feeds:
         interpret(module, ctx, feed, listener=seen)
@@ -202,8 +210,7 @@ def smooth_activations(
         )
     smoother = Smoother(store_of(ctx))
     for group in groups:
-        peaks = np.max([seen.peaks[norm] for norm in group.norms], axis=0)
-        smoother.smooth(group, peaks, strength)
+        smoother.smooth(group, seen.of(group.norms), strength, share)
 
 
 @dataclass(frozen=True)
@@ -212,8 +219,9 @@ class SmoothActivationsPass(ModulePass):
     Move outlier columns of normalised activations into the weights of the products that read them.
 
     The columns' sizes are measured on the inputs in an `.npz` file, as for `calibrate`, which runs
-    after. `strength` is how much of the difference is moved, from 0 to 1. Where something else
-    reads a normalisation's result too, a second one is made for the products.
+    after. `strength` is how much of the difference is moved, from 0 to 1; with at least 256 rows
+    that is where a search for the best factors and shifts of columns begins. Where something
+    else reads a normalisation's result too, a second one is made for the products.
     """
 
     name = "smooth-activations"

@@ -1,0 +1,133 @@
+"""Factors and shifts of the columns of an activation that make INT8 err least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spu_ir.dialects.types import Array
+
+Doubles = NDArray[np.float64]
+
+LARGEST = 1024.0
+"""Of the factors: columns that are nearly zeros must not decide what the others are scaled by."""
+
+ENOUGH = 256
+"""Rows; fewer say too little of how often each column is a row's largest."""
+
+STEPS = 200
+FASTEST = 0.05
+"""Of Adam: the largest step of a factor's logarithm, and of a shift in standard deviations."""
+
+
+def factors(peaks: Doubles, weights: Sequence[Array], strength: float) -> NDArray[np.float32]:
+    """
+    What each column k of x is divided by, f32 [K]: `max|x_k|^a / max|w_k|^(1 - a)`, mean 1.
+
+    The maximum of w is over all rows of all `weights [N, K]`, the mean is geometric. A column of
+    zeros, of x or of w, has 1, and none has more than LARGEST or less than its inverse.
+    """
+    columns = np.max([np.abs(weight).max(axis=0) for weight in weights], axis=0).astype(np.float64)
+    used = (peaks > 0) & (columns > 0)
+    logs = strength * np.log(np.where(used, peaks, 1.0))
+    logs -= (1 - strength) * np.log(np.where(used, columns, 1.0))
+    logs -= logs[used].mean() if used.any() else 0.0
+    logs = np.clip(logs, -np.log(LARGEST), np.log(LARGEST))
+    return np.where(used, np.exp(logs), 1.0).astype(np.float32)
+
+
+@dataclass
+class Loss:
+    """
+    What the rounding of `(x - z) / d` and of `w * d` adds to products, as functions of d and z.
+
+    x are `rows [R, K]`. A row's step is its largest magnitude over 127 and every rounding error
+    is uniform, so activations add `E[step^2] / 12 * sum_k d_k^2 |w_k|^2`, and weights, of which
+    each row n has a step, `sum_n step_n^2 / 12 * E|(x - z) / d|^2`. Both are parts of
+    the products' squares, summed over products; what weights add counts `share` times.
+    """
+
+    rows: Doubles
+    weights: Sequence[Doubles]
+    share: float
+
+    def __post_init__(self) -> None:
+        second = self.rows.T @ self.rows / len(self.rows)
+        self.mean: Doubles = self.rows.mean(axis=0)
+        self.variance: Doubles = self.rows.var(axis=0)
+        powers = [max(float(((w @ second) * w).sum()), 1e-30) for w in self.weights]
+        self.norms: Doubles = sum(
+            ((w**2).sum(axis=0) / power for w, power in zip(self.weights, powers, strict=True)),
+            np.zeros(self.rows.shape[1]),
+        )
+        self.stacked: Doubles = np.concatenate(
+            [w / power**0.5 for w, power in zip(self.weights, powers, strict=True)]
+        )
+
+    def __call__(self, logs: Doubles, shift: Doubles) -> tuple[float, Doubles, Doubles]:
+        """The loss at `d = exp(logs)` and z, over 127^2 * 12; its gradients by logs and z."""
+        d = np.exp(logs)
+        scaled = (self.rows - shift) / d
+        largest = np.abs(scaled).argmax(axis=1)
+        peaks = np.take_along_axis(scaled, largest[:, None], axis=1)[:, 0]
+        noise = d**2 * self.norms
+        step, total = float((peaks**2).mean()), float(noise.sum())
+        at = np.bincount(largest, peaks**2, len(d)) / len(peaks)
+        slope = np.bincount(largest, peaks, len(d)) / len(peaks)
+        by_logs = 2 * (step * noise - total * at)
+        by_shift = -2 * total * slope / d
+        wide = np.abs(self.stacked * d)
+        widest = wide.argmax(axis=1)
+        tops = np.take_along_axis(wide, widest[:, None], axis=1)[:, 0] ** 2
+        centred = self.mean - shift
+        squares = (self.variance + centred**2) / d**2
+        weight, power = float(tops.sum()), float(squares.sum())
+        by_logs += self.share * 2 * (power * np.bincount(widest, tops, len(d)) - weight * squares)
+        by_shift += self.share * weight * -2 * centred / d**2
+        return step * total + self.share * weight * power, by_logs, by_shift
+
+
+def balanced(
+    rows: Array, weights: Sequence[Array], *, shifted: bool, share: float, strength: float = 0.5
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """
+    Divisors and shifts, f32 [K], of the columns of x: products see `(x - shift) / divisor`.
+
+    They begin as `factors` of x without its mean, and descend `Loss` of x `rows [R, K]` and
+    weights `[N, K]` by Adam, on all rows at once: at the end each column is the largest of a row
+    as often as it adds noise. Without `shifted` the shifts are zeros; with fewer than ENOUGH
+    rows it is the plain `factors`. A column of zeros, of x or of w, has 1 and 0.
+    """
+    x = rows.astype(np.float64)
+    peaks = np.abs(x).max(axis=0, initial=0)
+    plain = factors(peaks, weights, strength)
+    zeros = np.zeros(x.shape[1])
+    if len(x) < ENOUGH:
+        return plain, zeros.astype(np.float32)
+    doubles = [weight.astype(np.float64) for weight in weights]
+    used = (peaks > 0) & (np.max([np.abs(w).max(axis=0) for w in doubles], axis=0) > 0)
+    if not used.any():
+        return plain, zeros.astype(np.float32)
+    loss = Loss(x, doubles, share)
+    unit = np.where(used, x.std(axis=0), 0.0) if shifted else zeros
+    first = np.where(used, loss.mean, 0.0) if shifted else zeros
+    logs = np.log(factors(np.abs(x - first).max(axis=0), weights, strength).astype(np.float64))
+    best = (loss(np.log(plain.astype(np.float64)), zeros)[0], np.log(plain.astype(float)), zeros)
+    point = np.concatenate([logs, zeros])
+    momentum, square = np.zeros_like(point), np.zeros_like(point)
+    bound = np.log(LARGEST)
+    for step in range(1, STEPS + 1):
+        shift = first + unit * point[len(logs) :]
+        value, by_logs, by_shift = loss(point[: len(logs)], shift)
+        if value < best[0]:
+            best = (value, point[: len(logs)].copy(), shift)
+        gradient = np.concatenate([np.where(used, by_logs, 0), by_shift * unit]) / value
+        momentum += 0.1 * (gradient - momentum)
+        square += 0.001 * (gradient**2 - square)
+        rate = FASTEST * 0.5 * (1 + np.cos(np.pi * step / STEPS))
+        point -= rate * (momentum / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-12)
+        point[: len(logs)] = np.clip(point[: len(logs)], -bound, bound)
+    return np.exp(best[1]).astype(np.float32), best[2].astype(np.float32)
