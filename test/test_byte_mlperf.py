@@ -153,8 +153,7 @@ def test_questions(general: Path) -> None:
     model = small("roberta")
     built = model.build()
     feeds = model.feeds(7, SEQ)
-    settings = {"sparsity": 2, "precision": "int8"}
-    job, info = task(general, "roberta", settings, built)
+    job, info = task(general, "roberta", {"sparsity": 2}, built)
     # The engine's token types of RoBERTa are zeros of float.
     report = run_task(job, info, Questions(feeds, floats=("token_type_ids.1",)))
     check_report(report, "INT8")
@@ -171,7 +170,7 @@ def test_questions(general: Path) -> None:
 def test_made_up_data_in_mixed_precision(general: Path) -> None:
     model = small("conformer")
     built = model.build()
-    job, info = task(general, "conformer", {"sparsity": 1}, built)
+    job, info = task(general, "conformer", {"sparsity": 1, "precision": "mixed"}, built)
     report = run_task(job, info, Noise(info))
     check_report(report, "MixInt8bf16")
     data = Noise(info)
@@ -354,11 +353,12 @@ def test_models_that_are_no_models(tmp_path: Path, change: dict[str, str], messa
 
 
 def test_the_published_settings() -> None:
-    assert published_settings("resnet50-torch-fp32") == Settings("int8", 16)
-    for name in ("bert", "albert", "roberta"):
-        assert published_settings(f"{name}-torch-fp32") == Settings("mixed", 16, samples=1)
-    assert published_settings("conformer-encoder-onnx-fp32") == Settings("mixed", 8, samples=1)
+    for name in ("resnet50", "bert", "albert", "roberta"):
+        assert published_settings(f"{name}-torch-fp32") == Settings("int8", 16)
+    assert published_settings("conformer-encoder-onnx-fp32") == Settings("int8", 8)
     assert published_settings("another") == Settings("int8", 1)
+    assert [Settings(one).calibration for one in ("int8", "mixed")] == [8, 1]
+    assert Settings("mixed", samples=3).calibration == 3
 
 
 def test_the_settings_of_a_task_come_after_those_of_all(tmp_path: Path) -> None:

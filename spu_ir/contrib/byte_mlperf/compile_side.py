@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from spu_ir._version import __version__
 from spu_ir.errors import SpuError
@@ -94,9 +94,10 @@ class CompileSide:
         """
         Compile the model for all batch sizes, and describe the result as the engine reads it.
 
-        Precision and sparsity are the published ones of the task unless `spu_ir.json` says
-        otherwise; a dense model is pruned. INT8 is calibrated on the first samples of the data
-        set. `compiled_obj` is the package's path. Raises SpuError as `spu_ir.compile` does.
+        Precision and sparsity are those of `settings_of`, and a dense model is pruned.
+        Convolutions in INT8 are calibrated on the first samples of the data set, and what "mixed"
+        keeps out of INT8 is measured on them. `compiled_obj` is the package's path. Raises
+        SpuError as `spu_ir.compile` does.
         """
         import spu_ir
         from spu_ir.perf.network import REPORTED
@@ -169,10 +170,13 @@ def _shapes(declared: Mapping[str, Any], largest: int) -> dict[str, Any]:
 def _calibration(
     loader: DataLoader | None, model: onnx.ModelProto, settings: Settings
 ) -> Iterable[Feeds] | None:
-    """The first samples that the data set has, of the model's dtypes; only INT8 needs any."""
+    """The first samples that the data set has, where some are needed: as `spu-perf` does."""
     from onnx import helper
 
-    if loader is None or settings.precision not in ("int8", "mixed"):
+    nodes = cast("Iterable[onnx.NodeProto]", model.graph.node)
+    convolves = any(node.op_type in ("Conv", "ConvTranspose") for node in nodes)
+    needed = settings.precision == "mixed" or (settings.precision == "int8" and convolves)
+    if loader is None or not needed:
         return None
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = {
@@ -180,4 +184,4 @@ def _calibration(
         for value in model.graph.input
         if value.name not in constants
     }
-    return first_rows(loader, inputs, settings.samples)
+    return first_rows(loader, inputs, settings.calibration)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +14,6 @@ from spu_ir.quantisation import PRECISIONS, Precision
 FILE = "spu_ir.json"
 """In the backend's folder: settings by task, `"*"` for all."""
 
-_OF_PUBLISHED: Mapping[str, Precision] = {"INT8": "int8", "INT8/BF16": "mixed"}
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,8 +22,8 @@ class Settings:
     precision: Precision = "int8"
     sparsity: int = 1
     """The ratio that the weights of a dense model are pruned to, by magnitude; 1 for none."""
-    samples: int = 8
-    """Samples of the data set that calibrate INT8."""
+    samples: int | None = None
+    """Samples of the data set that calibrate INT8; None for 8, or 1 where precision is "mixed"."""
     budget: float = 0.1
     """Of "mixed": the largest share of the multiply-accumulates that is computed in BF16."""
     padding: str = "compute"
@@ -45,15 +42,21 @@ class Settings:
             raise _wrong("padding", self.padding, "compute or skip")
         if not isinstance(cast("object", self.budget), int | float) or not 0 <= self.budget <= 1:
             raise _wrong("budget", self.budget, "a share from 0 to 1")
-        for name, least in (("samples", 1), ("warm_up", 0)):
-            _check_count(name, getattr(self, name), least)
-        if self.threads is not None:
-            _check_count("threads", self.threads, 1)
+        _check_count("warm_up", self.warm_up, 0)
+        for name in ("samples", "threads"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name), 1)
+
+    @property
+    def calibration(self) -> int:
+        """How many samples calibrate."""
+        # Which products "mixed" keeps out of INT8 is measured in numpy: minutes for a sample.
+        return self.samples or (1 if self.precision == "mixed" else 8)
 
 
 def settings_of(task: str, folder: Path) -> Settings:
     """
-    What `folder`'s `spu_ir.json` says of a task, over its published precision and ratio.
+    What `folder`'s `spu_ir.json` says of a task, over `published_settings`.
 
     A task that is not published is compiled to INT8 with its weights as they are. Raises SpuError
     for a file that is no such JSON, and for a setting that is not known or out of range.
@@ -79,15 +82,17 @@ def settings_of(task: str, folder: Path) -> Settings:
 
 
 def published_settings(task: str) -> Settings:
-    """The precision and the ratio that a task's published figures are for."""
+    """
+    INT8, at the ratio that a task's published figures are for.
+
+    Those of transformers are for "INT8/BF16", products in INT8 and all else in BF16: in "int8" all
+    else is FP32 here. "mixed" is something else, some products in BF16.
+    """
     from spu_ir.zoo import MODELS
 
     for model in MODELS.values():
         if model.task == task:
-            precision = _OF_PUBLISHED[model.precision]
-            # Which layers "mixed" keeps out of INT8 is measured in numpy: minutes for a sample.
-            samples = 1 if precision == "mixed" else Settings.samples
-            return Settings(precision, model.sparsity, samples)
+            return Settings(sparsity=model.sparsity)
     return Settings()
 
 
