@@ -256,11 +256,11 @@ SPU_INLINE void vpu_layer_norm_some(const float *x, int64_t x_stride, const floa
 static inline void vpu_layer_norm_f32(const float *x, int64_t x_stride, const float *gamma,
                                       const float *beta, float *y, int64_t y_stride,
                                       int64_t rows, int64_t n, float eps) {
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4)
+  const int64_t fours = rows - rows % 4;
+  for (int64_t r = 0; r < fours; r += 4)
     vpu_layer_norm_some(x + r * x_stride, x_stride, gamma, beta, y + r * y_stride, y_stride, n,
                         eps, 4);
-  for (; r < rows; r++)
+  for (int64_t r = fours; r < rows; r++)
     vpu_layer_norm_some(x + r * x_stride, 0, gamma, beta, y + r * y_stride, 0, n, eps, 1);
 }
 
