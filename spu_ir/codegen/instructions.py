@@ -14,11 +14,11 @@ from xdsl.utils.str_enum import StrEnum
 from spu_ir.codegen.weights import Placed, constant_of
 from spu_ir.dialects.antoum import DmaOp, FillOp
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.spu import EpilogueOp, integers
+from spu_ir.dialects.spu import EpilogueOp, PackedAttentionOp, integers
 from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.errors import SpuError
 from spu_ir.schedule.expressions import Expr
-from spu_ir.schedule.instructions import LANES, Instruction, Operand, Packed
+from spu_ir.schedule.instructions import LANES, MASK_OF_KEYS, Instruction, Operand, Packed
 
 ACTIVATION = {
     "spu.matmul": "x",
@@ -83,7 +83,10 @@ def instruction_of(
         else:
             dims = shape(value)
         operands[name] = Operand(dims, numpy_dtype(element_of(value)).itemsize)
-    return Instruction(op.name, operands, _facts(op), weight)
+    facts = _facts(op)
+    if isinstance(op, PackedAttentionOp) and op.mask is not None:
+        facts[MASK_OF_KEYS] = int(shape_of(op.mask)[3] != 1)
+    return Instruction(op.name, operands, facts, weight)
 
 
 def _facts(op: Operation) -> dict[str, int | float | str | tuple[int, ...]]:

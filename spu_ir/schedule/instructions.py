@@ -35,6 +35,8 @@ from spu_ir.schedule.expressions import (
 
 LANES = 16
 """Output channels of a lane group."""
+MASK_OF_KEYS = "mask_of_keys"
+"""The fact whether a mask has a number for every key, and not one for all."""
 KEY_BLOCK = 64
 """Keys of one block of packed attention."""
 
@@ -365,7 +367,7 @@ def _packed_attention(i: Instruction) -> Cost:
     causal = bool(i.fact("causal"))
     # With a mask of its own width the keys are as many as it has; else whole blocks.
     keys = multiply(k_scale.shape[2], KEY_BLOCK)
-    if i.has("mask") and i["mask"].shape[3] != 1:
+    if i.has("mask") and i.fact(MASK_OF_KEYS):
         keys = i["mask"].shape[3]
     rows, size, channels = q.shape[1], q.shape[2], out.shape[2]
     whole = multiply(q.shape[0], _seen(rows, keys, causal, KEY_BLOCK))

@@ -329,7 +329,7 @@ def _read_table(value: dict[str, Any]) -> WorkTable:
         )
 
     program: list[StepWork] = []
-    for step in value["steps"]:
+    for step in _list(value["steps"]):
         counts = tuple(expr(each) for each in step["counts"])
         if len(counts) != len(COUNTS):
             raise ValueError(f"{len(counts)} counts of a step")
@@ -344,6 +344,12 @@ def _read_table(value: dict[str, Any]) -> WorkTable:
         memory=memory,
         masks=tuple(Mask(expr(samples), expr(rows)) for samples, rows in value["masks"]),
     )
+
+
+def _list(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise ValueError("its steps are no list")
+    return cast("list[dict[str, Any]]", value)
 
 
 def _space(value: object) -> str:
