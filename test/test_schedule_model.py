@@ -111,6 +111,18 @@ def test_a_compiled_model_and_its_package(tmp_path: Path) -> None:
     assert product.busy_s["spu"] >= product.work.macs / (8 * 576 * 800e6)
 
 
+def test_a_card_of_one_s_own_is_kept_with_the_model(tmp_path: Path) -> None:
+    card = tmp_path / "mine.toml"
+    card.write_text('name = "mine"\nextends = "s10"\n[chip]\nclock = 1e9\n')
+    model = spu_ir.compile(linear(64, 32), shapes={"batch": (1, 4)}, target=card, device="none")
+    assert model.estimate().target == Target.load(card)
+    model.save(tmp_path / "model.spu")
+    card.unlink()
+    loaded = spu_ir.load(tmp_path / "model.spu", device="none")
+    assert loaded.estimate().target.chip.clock.value == 1e9
+    assert loaded.estimate().to_json() == model.estimate().to_json()
+
+
 def test_skipped_padding_is_faster_by_the_rows_it_skips() -> None:
     def of_program(padding: Padding, real: float | None) -> Estimate:
         program, _ = lower(encoder(), padding=padding, shapes=SHAPES)
