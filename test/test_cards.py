@@ -145,6 +145,16 @@ def test_a_model_is_for_the_chip_of_its_target(monkeypatch: pytest.MonkeyPatch) 
     assert CompiledModel.from_program(ADD, options={"target": "s10"}, device=1).device == 1
 
 
+def test_a_card_s_name_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a target's can be: by it a model is known to be on the card."""
+    monkeypatch.setenv("SPU_IR_DEVICES", tiny_card(tmp_path, 100, "n" * 64))
+    placement = Placement(device(0), "m", Need(60, 0, 0))
+    assert mine().models[0].card == "n" * 64
+    with pytest.raises(SpuError, match="40 of 100 are free"):
+        Placement(device(0), "m", Need(60, 0, 0))
+    placement.close()
+
+
 def test_a_model_needs_weights_arena_and_ports_at_its_largest_extents() -> None:
     """By hand: on three chips, each has 22 of at most 64 samples."""
     weights = 64 + 32  # `unused` and `bias`, each from a multiple of 64
@@ -406,6 +416,20 @@ def test_more_models_than_rows_make_the_file_larger() -> None:
     for placement in (*placements, again):
         placement.close()
     assert read_all(usable_folder()) == []
+
+
+def test_models_that_cannot_be_published_are_accounted_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPU_IR_DEVICES", tiny_card(tmp_path, FIRST_ROWS + 2))
+    monkeypatch.setattr(cards_state, "MAX_ROWS", FIRST_ROWS)
+    placements = [Placement(device(0), "m", Need(1, 0, 0)) for _ in range(FIRST_ROWS + 2)]
+    assert len(mine().models) == FIRST_ROWS
+    with pytest.raises(SpuError, match=f"0 of {FIRST_ROWS + 2} are free"):
+        Placement(device(0), "m", Need(1, 0, 0))
+    placements[-1].count(1, Cost())
+    for placement in placements:
+        placement.close()
 
 
 # The file

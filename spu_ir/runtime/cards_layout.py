@@ -25,7 +25,7 @@ FIRST_ROWS = 16
 MAX_ROWS = 4096
 MAX_BYTES = HEADER_BYTES + MAX_ROWS * ROW_BYTES
 MAX_DEVICES = 4096
-NAME_BYTES, CARD_BYTES = 64, 24
+NAME_BYTES, CARD_BYTES = 64, 64  # The names of targets are no longer.
 
 # Native alignment without padding surprises: fields go from wide to narrow.
 _HEADER = struct.Struct("=8sIIIIQQd64s")

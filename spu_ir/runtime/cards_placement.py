@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,8 +165,7 @@ def _take(device: Device, name: str, need: Need) -> LiveRow:
         folder = publisher().open()
     except SpuError:
         # Models run without a folder too; spu-smi says why it sees none of them.
-        own = [(f"process {os.getpid()}", row.name, row.memory) for row in _own(device)]
-        _check(device, name, need, own)
+        _check(device, name, need, _own(device, publisher().rows))
         return LiveRow(publisher(), device.index, device.name, name, need.total)
     with _lock(folder):
         held = [
@@ -175,13 +174,18 @@ def _take(device: Device, name: str, need: Need) -> LiveRow:
             for row in one.models
             if (row.device, row.card) == (device.index, device.name)
         ]
-        _check(device, name, need, held)
+        hidden = [row for row in publisher().rows if not row.published]
+        _check(device, name, need, held + _own(device, hidden))
         return LiveRow(publisher(), device.index, device.name, name, need.total)
 
 
-def _own(device: Device) -> list[LiveRow]:
-    rows = publisher().rows
-    return [row for row in rows if (row.device, row.card) == (device.index, device.name)]
+def _own(device: Device, rows: Iterable[LiveRow]) -> list[tuple[str, str, int]]:
+    """What rows of this process hold on a device."""
+    return [
+        (f"process {os.getpid()}", row.name, row.memory)
+        for row in rows
+        if (row.device, row.card) == (device.index, device.name)
+    ]
 
 
 def _check(device: Device, name: str, need: Need, held: list[tuple[str, str, int]]) -> None:

@@ -166,6 +166,11 @@ class LiveRow:
                 placed=self.placed,
             )
 
+    @property
+    def published(self) -> bool:
+        """Whether it is in the file: not without a folder, nor where the file cannot grow."""
+        return self._number is not None
+
     def close(self) -> None:
         """Take the row away; more than once does nothing."""
         self._publisher.leave(self, self._number)
