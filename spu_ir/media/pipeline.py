@@ -97,6 +97,25 @@ class MediaPipeline:
         jobs = ((str(path), self._jpeg_job(Path(path))) for path in paths)
         return self._answers(jobs, self.decoders, "jpeg")
 
+    def decoded(self, paths: Iterable[str | Path]) -> Iterator[Picture]:
+        """
+        JPEG files decoded as `jpegs` does it, in their order, and no model run.
+
+        Raises SpuError at the first bad one.
+        """
+        waiting: deque[Future[Picture]] = deque()
+        with ThreadPoolExecutor(self.decoders, "spu-decode") as decode:
+            try:
+                for path in paths:
+                    waiting.append(decode.submit(self._jpeg_job(Path(path))))
+                    if len(waiting) > self.batch * BATCHES:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
     def video(self, path: str | Path, *, every: int = 1) -> Iterator[Answer]:
         """
         Answers for every `every`-th frame of a video, named `path#number`.
@@ -121,7 +140,7 @@ class MediaPipeline:
         # Frames depend on each other: their decoder has threads of its own.
         return self._answers(jobs(), 1, "video")
 
-    def _jpeg_job(self, path: Path) -> Job:
+    def _jpeg_job(self, path: Path) -> Callable[[], Picture]:
         def job() -> Picture:
             start = time.perf_counter()
             try:

@@ -3,6 +3,7 @@
 
     spu-compile model.onnx -o model.spu --shapes batch=1:64,seq=1:512
     spu-compile resnet50.onnx -o resnet50.spu --sparsity 16 --calibration feeds.npz
+    spu-compile resnet50.onnx -o resnet50.spu --images --calibration photos
     spu-compile model.onnx --precision fp32 --export-c c_program
     spu-compile model.onnx -o m.spu --precision mixed --calibration feeds.npz --bias-correction
     spu-compile model.onnx --sensitivity --calibration feeds.npz
@@ -14,15 +15,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spu_ir.errors import SpuError
 from spu_ir.tools.command import exit_code
+from spu_ir.tools.image_options import SETTINGS
 
 if TYPE_CHECKING:
+    from spu_ir.media.image_input import ImageInput
+    from spu_ir.quantisation import Feeds
     from spu_ir.runtime import CompiledModel
     from spu_ir.runtime.program import Json
     from spu_ir.transforms.sensitivity import SensitivityReport
@@ -84,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="P",
         help="compute (default) or skip: the rows behind a sample's end, as the mask marks it",
     )
+    parser.add_argument(
+        "--images",
+        nargs="?",
+        const="",
+        metavar="SETTINGS",
+        help="take decoded images of any size and resize and normalise them in the program "
+        f"(docs/media.md): {SETTINGS}; separated by commas",
+    )
     _add_quantisation(parser)
     parser.add_argument(
         "--levels",
@@ -99,7 +111,8 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calibration",
         metavar="FILE.npz",
-        help="inputs to calibrate with: arrays called as the inputs, or 0/input, 1/input",
+        help="inputs to calibrate with: arrays called as the inputs, or 0/input, 1/input; with "
+        "--images also JPEGs, as a folder or a pattern",
     )
     group.add_argument(
         "--activations",
@@ -131,6 +144,12 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
         help="move outlier columns of normalised activations into the weights (transformers)",
     )
     group.add_argument(
+        "--rounding",
+        choices=("nearest", "second-order"),
+        default="nearest",
+        help="of weights: each to the nearest, or for what its layer answers on the calibration",
+    )
+    group.add_argument(
         "--budget",
         type=float,
         default=0.1,
@@ -153,14 +172,18 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from spu_ir.api import compile
     from spu_ir.frontend import parse_shapes
-    from spu_ir.transforms.calibrate import read_feeds
 
     if options.sensitivity:
+        if options.images is not None:
+            raise SpuError(
+                "--sensitivity is measured on arrays", remedy="leave --images out, give an .npz"
+            )
         _print_sensitivity(options)
         return
     if options.output is None and options.export_c is None:
         raise SpuError("nothing would be written", remedy="give --output or --export-c")
     levels = options.levels.split(",") if options.levels else None
+    images = _images(options)
     start = time.perf_counter()
     with _progress(quiet=options.json) as progress:
         model = compile(
@@ -170,11 +193,13 @@ def _run(options: argparse.Namespace) -> None:
             sparsity=options.sparsity,
             shapes=parse_shapes(options.shapes),
             padding=options.padding,
-            calibration=read_feeds(options.calibration) if options.calibration else None,
+            calibration=_calibration(options, images),
+            preprocess=images,
             activations=options.activations,
             observer=options.observer,
             bias_correction=options.bias_correction,
             smoothing=options.smoothing,
+            rounding=options.rounding,
             budget=options.budget,
             tolerance=options.tolerance,
             attention=options.attention,
@@ -199,6 +224,26 @@ def _run(options: argparse.Namespace) -> None:
         if folder is not None:
             print(f"{what}: {folder}")
     print(f"compiled in {seconds:.1f} s")
+
+
+def _images(options: argparse.Namespace) -> ImageInput | None:
+    from spu_ir.tools.image_options import parse_images, with_input
+
+    if options.images is None:
+        return None
+    return with_input(parse_images(options.images), options.model)
+
+
+def _calibration(options: argparse.Namespace, images: ImageInput | None) -> Iterable[Feeds] | None:
+    from spu_ir.tools.image_options import jpeg_feeds
+    from spu_ir.transforms.calibrate import read_feeds
+
+    given: str | None = options.calibration
+    if given is None:
+        return None
+    if images is not None and not given.endswith(".npz"):
+        return jpeg_feeds(images, given)
+    return read_feeds(given)
 
 
 def _beyond(estimate: float, options: argparse.Namespace) -> str:
