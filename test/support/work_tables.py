@@ -50,10 +50,17 @@ class Program:
         out: int = 1024,
         kind: str = "arena",
         instructions: int = 8,
+        into: int | None = None,
+        also: tuple[int, ...] = (),
     ) -> Program:
-        """A step of so much work a sample, that reads the last buffer and writes `out` bytes."""
+        """
+        A step of so much work a sample, that reads the last buffer and writes `out` bytes.
+
+        It writes `into` a buffer there is, or a new one of `kind`, and reads the buffers `also`.
+        """
         space = "ddr" if kind == "output" else "sram"
-        write = self.buffer(kind, space, self.batched(out), "y" if kind == "output" else "")
+        name = "y" if kind == "output" else ""
+        write = self.buffer(kind, space, self.batched(out), name) if into is None else into
         read = self.memory[self.last].space
         operands = [
             OperandWork(self.last, read, False, self.batched(self.size), self.batched(self.size), 0)
@@ -63,6 +70,7 @@ class Program:
             moved = self.batched(weights)
             operands.append(OperandWork(constant, "weights", False, moved, weights, 1))
         operands.append(OperandWork(write, space, True, self.batched(out), self.batched(out), 2))
+        operands += [OperandWork(n, "sram", False, 1, 1, 3 + i) for i, n in enumerate(also)]
         counts = (instructions, macs, 16 * macs, vector, special, self.size if macs else 0)
         self.steps.append(
             StepWork(
