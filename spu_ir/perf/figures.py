@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .datasets import Feeds
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from spu_ir.schedule.estimate import Estimate, LayerEstimate
 
 PROFILE_RUNS = 3
+
+WINDOW = 10e-6
+"""Seconds that power is averaged over: less has no meaning for the supply of a card."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Modelled:
     power: float
     """Watts on average."""
     peak_power: float
-    """Watts in the busiest moment of a pass, all cores in step."""
+    """Watts over the busiest `WINDOW` of a pass, all cores in step."""
     tdp: float
     """Watts that the card is published to draw at most."""
     bottleneck: str
@@ -68,22 +73,23 @@ def modelled(model: CompiledModel, target: str, batch: int) -> tuple[Modelled, f
 
 def peak_power(found: Estimate) -> float:
     """
-    Watts of the card in the busiest moment of its first pass.
+    Watts of the card over the busiest `WINDOW` of a pass, or over all of a shorter one.
 
     Each step's energy is spread evenly over its time; steps of different units overlap.
     """
-    changes: list[tuple[float, float]] = []
-    for layer in found.layers:
-        if layer.end_s > layer.start_s:
-            watts = layer.energy_j / (layer.end_s - layer.start_s)
-            changes += [(layer.start_s, watts), (layer.end_s, -watts)]
-    level = peak = 0.0
-    # An end before a start of the same time, so that neighbours are not added up.
-    for _, change in sorted(changes):
-        level += change
-        peak = max(peak, level)
+    layers = [layer for layer in found.layers if layer.end_s > layer.start_s]
+    marks = np.unique([time for layer in layers for time in (layer.start_s, layer.end_s)])
+    if marks.size < 2:
+        return found.power_w
+    used = np.zeros(marks.size)
+    for layer in layers:
+        used += np.interp(marks, (layer.start_s, layer.end_s), (0.0, layer.energy_j))
+    window = min(WINDOW, float(marks[-1] - marks[0]))
+    # Energy grows linearly between marks, so the busiest window starts or ends at one.
+    starts = np.concatenate((marks, marks - window))
+    joules = np.interp(starts + window, marks, used) - np.interp(starts, marks, used)
     at_work = found.chips * (found.cores if found.options.cores == "batch" else 1)
-    return found.target.card.idle.value + at_work * peak
+    return found.target.card.idle.value + at_work * float(joules.max()) / window
 
 
 def covered(layers: tuple[LayerEstimate, ...], unit: str) -> float:
