@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cards import isolate
 from support.programs import ADD
 
 from spu_ir.errors import SpuError
-from spu_ir.runtime import CompiledModel, cards_state
+from spu_ir.runtime import CompiledModel
 from spu_ir.runtime.cards import device
 from spu_ir.runtime.cards_folder import Process
 from spu_ir.runtime.cards_layout import Row
 from spu_ir.runtime.cards_placement import Need, Placement
 from spu_ir.runtime.cards_reader import Published
-from spu_ir.runtime.cards_state import HEAT_SECONDS, Cost, Publisher, publisher
+from spu_ir.runtime.cards_state import HEAT_SECONDS, Cost, publisher
 from spu_ir.tools import spu_smi
 from spu_ir.tools.smi_fields import FIELDS
 from spu_ir.tools.smi_state import AMBIENT, HOTTEST, Reading, state
@@ -38,12 +39,9 @@ SMI = [sys.executable, "-W", "error", "-m", "spu_ir.tools.spu_smi"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own, and two cards."""
-    path = tmp_path / "runtime"
-    monkeypatch.setenv("SPU_IR_RUNTIME", str(path))
-    monkeypatch.setenv("SPU_IR_DEVICES", "s30,s4")
-    monkeypatch.setattr(cards_state, "_current", [Publisher()])
-    yield path
+    """A runtime folder of the test's own."""
+    isolate(tmp_path / "runtime", monkeypatch)
+    yield tmp_path / "runtime"
     publisher().close()
 
 
