@@ -38,6 +38,18 @@ def test_a_pass_has_no_more_samples_than_the_program_takes() -> None:
     assert of(64, host=False, core_batch=100).core_batch == 4
 
 
+def test_a_pass_has_no_fewer_samples_than_the_program_takes() -> None:
+    def few(batch: int, **more: Any) -> Estimate:
+        bounds = {BATCH: (3, 8)}
+        return estimate_model(network(), "s4", batch, None, bounds=bounds, inputs=[Port()], **more)
+
+    assert (few(3).core_batch, few(3).cores) == (3, 1)
+    assert (few(12, core_batch=1).core_batch, few(12).cores) == (3, 4)
+    assert (few(28).core_batch, few(28).cores) == (7, 4)
+    with pytest.raises(SpuError, match="batch=2 is too small; at least 3"):
+        few(2)
+
+
 def test_floats_are_narrowed_on_the_wire() -> None:
     assert of(wire="int8").bytes["host"] == 12 * (50_000 + 4_000)
     assert of().bytes["host"] == 12 * (200_000 + 4_000)

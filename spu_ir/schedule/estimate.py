@@ -249,6 +249,7 @@ def estimate(
     *,
     axis: str | None = "batch",
     itemsize: Mapping[str, int] | None = None,
+    least: int = 1,
     most: int | None = None,
 ) -> Estimate:
     """
@@ -256,21 +257,23 @@ def estimate(
 
     `axis` is the extent that counts samples, and `extents` has all others; None for a program
     without one, whose pass is one sample. `itemsize` has the bytes of an element of the ports
-    that are floating-point numbers, by name; `most` how many samples a pass can have. Raises
-    SpuError for a missing extent or a batch that is too small.
+    that are floating-point numbers, by name; a pass can have from `least` to `most` samples.
+    Raises SpuError for a missing extent or a batch that is too small.
     """
     options = options or Options()
-    if batch < 1:
-        raise SpuError(f"batch={batch} is too small", remedy="at least 1")
+    if batch < least:
+        raise SpuError(f"batch={batch} is too small", remedy=f"at least {least}")
     whole_chip = options.cores != "batch"
     parts = int(target.chip.cores.value) if whole_chip else 1
     per_chip = 1 if whole_chip else int(target.chip.cores.value)
     slots = int(target.card.chips.value) * per_chip  # Programs at work at the same time.
-    used = min(slots, batch)
-    chips = min(int(target.card.chips.value), batch)
+    used = min(slots, batch // least)
+    chips = min(int(target.card.chips.value), used)
     busiest = ceil(used / chips)  # Programs on the chip with most.
     rates = Rates.of(target, chips, busiest * parts)
-    planner = _Planner(table, rates, options, parts, dict(extents), axis, dict(itemsize or {}))
+    planner = _Planner(
+        table, rates, options, parts, dict(extents), axis, dict(itemsize or {}), least
+    )
 
     share, more = divmod(batch, used)
     fullest = share + (more > 0)
@@ -295,6 +298,7 @@ class _Planner:
     extents: dict[str, int]
     axis: str | None
     itemsize: dict[str, int]
+    least: int
     _known: dict[int, tuple[Pass, Matrix]] = field(default_factory=dict[int, tuple[Pass, Matrix]])
 
     def at(self, samples: int) -> dict[str, int]:
@@ -327,11 +331,12 @@ class _Planner:
         if self.axis is None:
             return 1
         if self.options.core_batch is not None:
-            return min(self.options.core_batch, share)
-        one = self.plan(1)[0].residence
-        weights = one.weights if self._fits(1, one.weights) else 0
-        return 1 + bisect_right(
-            range(2, share + 1), False, key=lambda n: not self._fits(n, weights)
+            return max(self.least, min(self.options.core_batch, share))
+        low = self.least
+        one = self.plan(low)[0].residence
+        weights = one.weights if self._fits(low, one.weights) else 0
+        return low + bisect_right(
+            range(low + 1, share + 1), False, key=lambda n: not self._fits(n, weights)
         )
 
     def _fits(self, samples: int, weights: int) -> bool:
@@ -344,7 +349,7 @@ class _Planner:
 
     def core(self, share: int, core_batch: int) -> _Core:
         """The passes over `share` samples, as even as they can be."""
-        count = ceil(share / core_batch)
+        count = min(ceil(share / core_batch), share // self.least)
         size, more = divmod(share, count)
         found = [(size + 1, more), (size, count - more)]
         planned = [(self.plan(samples), times) for samples, times in found if times and samples]

@@ -68,8 +68,18 @@ def estimate_model(
     floats = {port.name: FLOATS[port.dtype] for port in inputs if port.dtype in FLOATS}
     card = Target.load(target)
     if axis is not None:
-        most = bounds[axis][1]
-        return estimate(table, card, batch, values, chosen, axis=axis, itemsize=floats, most=most)
+        least, most = bounds[axis]
+        return estimate(
+            table,
+            card,
+            batch,
+            values,
+            chosen,
+            axis=axis,
+            itemsize=floats,
+            least=max(1, least),
+            most=most,
+        )
     size = inputs[0].shape[0] if inputs and inputs[0].shape else 1
     samples = size if isinstance(size, int) else 1
     each = estimate(table, card, ceil(batch / samples), values, chosen, axis=None, itemsize=floats)
