@@ -282,10 +282,28 @@ def test_random_weights_are_pruned_as_published_and_say_so(tmp_path: Path) -> No
     assert not network.convolves
     path = tmp_path / "weights.bin"
     path.write_bytes(b"")
-    with pytest.raises(SpuError, match="neither ONNX nor safetensors"):
+    with pytest.raises(SpuError, match="neither ONNX, TorchScript nor safetensors"):
         build_network(info, path, None)
     with pytest.raises(SpuError, match="give --model FILE"):
         build_network(replace(info, name="mine"), None, None)
+
+
+@pytest.mark.export
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript itself is
+def test_torchscript_is_exported(tmp_path: Path) -> None:
+    import torch
+
+    given = {"inputs": "a", "input_type": "FLOAT32", "input_shape": {"a": [1, 64]}}
+    info = read_model_info(write(tmp_path / "mine.json", **{**MODEL, **given}))
+    network = torch.nn.Linear(64, 8)
+    path = tmp_path / "mine.pt"
+    torch.jit.trace(network, torch.zeros(2, 64)).save(str(path))
+    found = build_network(info, path, 8)
+    assert [node.name for node in found.model.graph.input] == ["a"]
+    assert [node.name for node in found.model.graph.output] == ["y"]
+    assert found.weight_sparsity == 7 / 8
+    with pytest.raises(SpuError, match="there is no file"):
+        build_network(info, tmp_path / "other.pt", None)
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -312,6 +330,8 @@ def test_lists_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--task", TASKS[0], "--batch-sizes", "65"], "batch size 65 is more than"),
         (["--task", TASKS[0], "--iterations", "0"], "--iterations 0 runs nothing"),
         (["--task", TASKS[0], "--precision", "int4"], "int4"),
+        (["--task", TASKS[0], "--target", "s31"], "s31"),
+        (["--task", TASKS[0], "--batch-sizes", "1" * 5000], "are no numbers"),
         (["--task", TASKS[0], "--sparsity", "3"], "sparsity 3 is not known"),
         (["--task", TASKS[0], "--seconds", "0"], "--seconds 0 is no time"),
         (["--workload", "/no/such.json"], "cannot read '/no/such.json'"),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from spu_ir.errors import SpuError
-from spu_ir.perf.datasets import FakeDataset, open_dataset
+from spu_ir.perf.datasets import CALIBRATION, FakeDataset, open_dataset
 from spu_ir.perf.images import ImageDataset, read_image
 from spu_ir.perf.workloads import ModelInfo, Preprocessing, read_task
 
@@ -147,8 +147,21 @@ def test_what_cannot_be_read_is_named_and_the_rest_counts(tmp_path: Path) -> Non
     ]
     dataset.batch(0, 6)
     assert len(dataset.unreadable) == 3  # named once
-    assert len(dataset.calibration()) == 3
+    assert len(dataset.calibration()) == CALIBRATION
     assert dataset.filled(8)["input_1.1"].shape == (8, 3, 8, 8)
+
+
+def test_a_first_batch_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    root = folder(tmp_path, {f"{n}.png": n for n in range(6)})
+    for number in range(4):
+        (root / "ILSVRC2012_img_val" / f"{number}.png").write_text("no image")
+    found = ImageDataset(info(), root).filled(4)["input_1.1"]
+    want = [40 / 255, 50 / 255, 40 / 255, 50 / 255]
+    np.testing.assert_allclose(found[:, 0, 0, 0], want, atol=1e-6)
+    (root / "ILSVRC2012_img_val" / "4.png").write_text("no image")
+    (root / "ILSVRC2012_img_val" / "5.png").write_text("no image")
+    with pytest.raises(SpuError, match="no sample of OPEN_IMAGENET can be read"):
+        ImageDataset(info(), root).filled(4)
 
 
 def test_images_that_are_not_there_are_left_out(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from spu_ir.errors import SpuError
 from spu_ir.quantisation import Precision
+from spu_ir.targets import Target
 
 from .datasets import Array, Dataset, open_dataset
 from .difference import differences, relative_error
@@ -108,6 +109,7 @@ def run_task(
     what is wrong with files or settings.
     """
     check_sparsity(settings.sparsity)
+    Target.load(settings.target)
     if max(workload.batch_sizes) > info.max_batch:
         raise SpuError(
             f"batch size {max(workload.batch_sizes)} is more than the model's "

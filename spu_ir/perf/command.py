@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -55,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=Path,
         metavar="FILE",
-        help="the model as .onnx, or its weights as .safetensors (default: the file that its JSON "
-        "names if it is there, else random weights)",
+        help="the model as .onnx or TorchScript (.pt), or its weights as .safetensors (default: "
+        "the file that its JSON names if it is there, else random weights)",
     )
     group.add_argument(
         "--data",
@@ -131,7 +132,7 @@ def _files(options: argparse.Namespace) -> tuple[Workload, ModelInfo]:
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdecimal() and int(part) for part in parts):
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
         raise SpuError(f"--batch-sizes {text!r} are no numbers", remedy="as in 1,4,8")
     return tuple(int(part) for part in parts)
 

@@ -73,10 +73,11 @@ class Dataset(ABC):
 
     def filled(self, size: int) -> Feeds:
         """Inputs of exactly `size` samples to time; samples are repeated if there are too few."""
-        batch = self.batch(0, size)
-        if not batch.keys:
-            raise SpuError(f"the first {size} samples of {self.name} cannot be read")
-        return {name: _repeated(array, size) for name, array in batch.feeds.items()}
+        for index in range(self.batches(size)):
+            batch = self.batch(index, size)
+            if batch.keys:
+                return {name: _repeated(array, size) for name, array in batch.feeds.items()}
+        raise SpuError(f"no sample of {self.name} can be read", remedy="look at its files")
 
 
 class FakeDataset(Dataset):

@@ -63,10 +63,7 @@ class ImageDataset(Dataset):
 
     def calibration(self) -> list[Feeds]:
         """The first readable images: they are measured too."""
-        found = self.batch(0, CALIBRATION).feeds
-        if not found:
-            raise SpuError(f"the first {CALIBRATION} images cannot be read")
-        return [{self._input: image[None]} for image in found[self._input]]
+        return [{self._input: image[None]} for image in self.filled(CALIBRATION)[self._input]]
 
     def add(self, batch: Batch, outputs: Outputs) -> None:
         scores = next(iter(outputs.values()))

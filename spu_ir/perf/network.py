@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +49,11 @@ def build_network(info: ModelInfo, file: Path | None, sparsity: int | None) -> N
     """
     The model of `info`.
 
-    `file` is an ONNX model, or safetensors with the weights of a published one; without, it is
-    the file that `info` names, or else a published model with random weights. `sparsity` is the
-    ratio to prune at, by magnitude; None keeps a file's weights as they are, and prunes random
-    ones as published. Raises SpuError for a file that cannot be read or is no such model.
+    `file` is an ONNX model, TorchScript (which PyTorch exports), or safetensors with the weights
+    of a published one; without, it is the file that `info` names, or else a published model with
+    random weights. `sparsity` is the ratio to prune at, by magnitude; None keeps a file's weights
+    as they are, and prunes random ones as published. Raises SpuError for a file that cannot be
+    read or is no such model.
     """
     path = file
     if path is None and info.path.exists():
@@ -69,17 +71,37 @@ def build_network(info: ModelInfo, file: Path | None, sparsity: int | None) -> N
         return _network(model, f"{about}model; pruned to {ratio}x by magnitude")
     if path.suffix == ".onnx":
         model, about = read_model(path), f"the weights of {path.name!r}"
+    elif path.suffix in (".pt", ".pth"):
+        model, about = _from_torchscript(path, info), f"the weights of {path.name!r}"
     elif path.suffix in (".safetensors", ".json") or path.is_dir():
         model = published(info.name).build(path)
         about = f"the published architecture with the weights of {path.name!r}"
     else:
         raise SpuError(
-            f"{str(path)!r} is neither ONNX nor safetensors",
+            f"{str(path)!r} is neither ONNX, TorchScript nor safetensors",
             remedy="export it with torch.onnx.export, or save its state_dict() as safetensors",
         )
     if sparsity is None:
         return _network(model, f"{about}, as they are")
     return _network(magnitude(model, sparsity), f"{about}, pruned to {sparsity}x by magnitude")
+
+
+def _from_torchscript(path: Path, info: ModelInfo) -> ModelProto:
+    from spu_ir.contrib.byte_mlperf.from_torch import export_torchscript
+
+    if not path.is_file():
+        raise SpuError(f"there is no file {str(path)!r}")
+    with tempfile.TemporaryDirectory(prefix="spu-perf.") as folder:
+        target = Path(folder) / "model.onnx"
+        export_torchscript(
+            path,
+            target,
+            inputs=info.inputs,
+            outputs=info.outputs,
+            shapes=info.shapes,
+            types=[info.elements[name].upper() for name in info.inputs],
+        )
+        return read_model(target)
 
 
 def check_sparsity(ratio: int | None) -> None:
