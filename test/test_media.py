@@ -183,7 +183,7 @@ def test_a_model_with_one_batch_takes_part_of_one(folder: Path) -> None:
 
 
 def test_what_a_pipeline_refuses(model: CompiledModel) -> None:
-    with pytest.raises(SpuError, match="a batch of 5 is outside.*use 1 to 4"):
+    with pytest.raises(SpuError, match=r"a batch of 5 is outside.*use 1 to 4"):
         MediaPipeline(model, batch=5)
     with pytest.raises(SpuError, match="0 decoders"):
         MediaPipeline(model, decoders=0)
