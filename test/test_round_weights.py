@@ -12,12 +12,14 @@ from xdsl.dialects.builtin import ModuleOp
 import spu_ir
 from spu_ir.dialects.spu import MatmulOp
 from spu_ir.dialects.types import DYNAMIC, Array
+from spu_ir.dialects.vpu import QuantiseRowsOp
 from spu_ir.dialects.weights import store_of
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.transforms.quantise import QuantisePass, quantised_weight
 from spu_ir.transforms.rewriting import constant_of
 from spu_ir.transforms.round_weights import round_weights
+from spu_ir.transforms.row_zeros import best_zero, choose_row_zero, row_zero
 from spu_ir.transforms.second_order_rounding import rounded
 
 BASIS = normal(12, 96, seed=9)
@@ -104,6 +106,26 @@ def test_weights_of_several_products_and_layers_in_bf16_stay() -> None:
     assert changed is not None
     np.testing.assert_array_equal(kept, weights(96, 96))
     assert (changed != weights(8, 96)).any()
+
+
+def test_rows_of_a_gelu_get_the_zero_point_with_the_finest_steps() -> None:
+    far: Array = np.array([[-0.17, 20.0], [-0.1, 15.0]], np.float32)
+    near: Array = np.array([[-0.17, 0.5]], np.float32)
+    assert best_zero([far]) < 10
+    assert best_zero([near]) == 40
+    assert best_zero([np.zeros((2, 3), np.float32)]) == 40
+    net = transformer()
+    down = products(net.module)[-1]
+    assert row_zero(down.x) == 40
+    choose_row_zero(down.x, [far, far])
+    assert row_zero(down.x) == best_zero([far])
+    choose_row_zero(down.x, [near])
+    assert row_zero(down.x) == best_zero([far])
+    choose_row_zero(products(net.module)[0].x, [near])
+    assert row_zero(products(net.module)[0].x) == 128
+    QuantisePass("dynamic").apply(net.ctx, net.module)
+    zeros = {op.zero.value.data for op in net.module.walk() if isinstance(op, QuantiseRowsOp)}
+    assert zeros == {128, best_zero([far])}
 
 
 def test_what_is_wrong_is_said() -> None:

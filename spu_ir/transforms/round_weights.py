@@ -26,7 +26,7 @@ from spu_ir.interpreters.numerics import quantise_rows
 from spu_ir.transforms.calibrate import read_feeds
 from spu_ir.transforms.quantise import choose_static, is_candidate, is_quantisable, quantised_weight
 from spu_ir.transforms.rewriting import constant_of, constant_op, is_constant, layer_of, rebuilt
-from spu_ir.transforms.row_zeros import row_zero
+from spu_ir.transforms.row_zeros import choose_row_zero, row_zero
 from spu_ir.transforms.second_order_rounding import Doubles, rounded
 
 State: TypeAlias = dict[SSAValue, Any]
@@ -122,6 +122,7 @@ class Rounding:
         weight = constants[op.weight]
         seen = Inputs(weight.shape[-1])
         inputs: list[Array] = []
+        choose_row_zero(op.x, [state[op.x] for state in near])
         for state, other in zip(near, exact, strict=True):
             inputs.append(as_int8(state[op.x], row_zero(op.x)))
             seen.add(inputs[-1], other[op.x])
@@ -253,8 +254,9 @@ class RoundWeightsPass(ModulePass):
 
     What they make up for is measured on the inputs in an `.npz` file, as for `calibrate`;
     `quantise` in the same `mode` comes after and finds the weights on its grids. Constant biases
-    take the mean error. Weights that several products use, and those of convolutions and of
-    statically quantised inputs, are left to `quantise`.
+    take the mean error, and rows that a GELU or SiLU yields their best zero point. Weights that
+    several products use, and those of convolutions and of statically quantised inputs, are left
+    to `quantise`.
     """
 
     name = "round-weights"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from xdsl.ir import SSAValue
+from collections.abc import Iterable
+
+import numpy as np
+from xdsl.dialects.builtin import IntegerAttr, i32
+from xdsl.ir import Operation, SSAValue
 
 from spu_ir.dialects.spu import Activation, EpilogueOp
+from spu_ir.dialects.types import Array
 from spu_ir.dialects.vpu import ReshapeOp, SoftmaxOp, TransposeOp, UnaryFn, UnaryOp
 
 SYMMETRIC = 128
@@ -23,6 +28,12 @@ number is 0.9 (GELU) or 1.5 (SiLU), and no coarser down to 0.55 and 0.9. A bias 
 after the function is not among these: its rows are not bounded.
 """
 
+ROW_ZERO = "row_zero"
+"""The attribute of an op whose rows were looked at: the zero point that suits them best."""
+
+CANDIDATES = (40, 32, 24, 20, 16, 12, 10, 8, 6, 4)
+"""What may replace MOSTLY_POSITIVE; the first wins when equal."""
+
 _NEVER_NEGATIVE = {UnaryFn.RELU, UnaryFn.SIGMOID, UnaryFn.EXP, UnaryFn.ABS, UnaryFn.SOFTPLUS}
 _HARDLY_NEGATIVE = {UnaryFn.GELU, UnaryFn.GELU_TANH, UnaryFn.SILU}
 _ACTIVATION_ZERO = {
@@ -35,10 +46,14 @@ _ACTIVATION_ZERO = {
 
 
 def row_zero(value: SSAValue) -> int:
-    """The u8 zero point for the rows of `value`, f32 `[..., K]`: 0, 40 or 128."""
-    op = value.owner
-    while isinstance(op, ReshapeOp | TransposeOp):
-        op = op.x.owner
+    """
+    The u8 zero point for the rows of `value`, f32 `[..., K]`: 0, 40 or 128.
+
+    Where `choose_row_zero` saw rows it is what was chosen instead of 40.
+    """
+    op = producer_of(value)
+    if isinstance(op, Operation) and isinstance(found := op.attributes.get(ROW_ZERO), IntegerAttr):
+        return found.value.data
     if isinstance(op, EpilogueOp):
         return _ACTIVATION_ZERO.get(op.activation.data, SYMMETRIC)
     if isinstance(op, SoftmaxOp):
@@ -48,3 +63,34 @@ def row_zero(value: SSAValue) -> int:
     if isinstance(op, UnaryOp) and op.fn.data in _HARDLY_NEGATIVE:
         return MOSTLY_POSITIVE
     return SYMMETRIC
+
+
+def producer_of(value: SSAValue) -> object:
+    """What computes the numbers of `value`: an op, or the block of an argument."""
+    op = value.owner
+    while isinstance(op, ReshapeOp | TransposeOp):
+        op = op.x.owner
+    return op
+
+
+def best_zero(rows: Iterable[Array]) -> int:
+    """
+    Of CANDIDATES the zero point with the least mean square of the scales of rows f32 `[..., K]`.
+
+    The squared rounding error of a row is `scale^2 / 12` for each element. Rows that reach far up
+    want a low zero point, those that stay near zero a high one: it is for all of them.
+    """
+    total = np.zeros(len(CANDIDATES))
+    zeros = np.array(CANDIDATES, np.float64)
+    for some in rows:
+        high = np.maximum(some.max(axis=-1, initial=0), 0).reshape(-1, 1).astype(np.float64)
+        low = np.maximum(-some.min(axis=-1, initial=0), 0).reshape(-1, 1).astype(np.float64)
+        total += (np.maximum(high / (255 - zeros), low / zeros) ** 2).sum(axis=0)
+    return CANDIDATES[int(total.argmin())]
+
+
+def choose_row_zero(value: SSAValue, rows: Iterable[Array]) -> None:
+    """Let `row_zero(value)` be what is best for `rows`, if it is MOSTLY_POSITIVE so far."""
+    op = producer_of(value)
+    if isinstance(op, Operation) and row_zero(value) == MOSTLY_POSITIVE:
+        op.attributes[ROW_ZERO] = IntegerAttr(best_zero(rows), i32)
