@@ -264,7 +264,7 @@ def tiled(name: str, precision: str = "int8", padding: str = "compute", ratio: i
         shapes: dict[str, Any] = models.SHAPES[name]
         model: Any = models.MODELS[name]()
     elif name == "encoder":
-        feeds, shapes, model = [], PADDED_SHAPES, encoder("additive")
+        feeds, shapes, model = [], PADDED_SHAPES, encoder("square")
     else:
         chosen = small(name)
         feeds = [chosen.feeds(2, 9)]
@@ -333,6 +333,12 @@ def test_skipped_padding_is_counted_by_the_rows_of_every_sample(
     lengths = data.draw(st.lists(st.integers(0, seq), min_size=1, max_size=4), "rows")
     extents = {"batch": len(lengths), "seq": seq}
     check(tiled("bert", precision, "skip"), extents, lengths)
+
+
+@pytest.mark.parametrize("lengths", [[7, 70, 1, 64, 0], [66, 66], [0, 0], [1]])
+def test_masks_of_rows_and_keys_are_counted_too(lengths: list[int]) -> None:
+    extents = {"batch": len(lengths), "seq": max(1, *lengths, 1)}
+    check(tiled("encoder", "int8", "skip"), extents, lengths)
 
 
 def test_rows_may_be_a_share_or_left_out() -> None:

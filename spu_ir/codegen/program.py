@@ -39,13 +39,19 @@ ENTRY = "main"
 
 
 def emit_program(
-    module: ModuleOp, ctx: Context, layers: Sequence[LayerRow] = (), settings: str = "-"
+    module: ModuleOp,
+    ctx: Context,
+    layers: Sequence[LayerRow] = (),
+    settings: str = "-",
+    *,
+    work: bool = True,
 ) -> Program:
     """
     Print a module at stage 4 (tiled, on memrefs) as C.
 
     `layers` are what `layer_report` found before bufferisation. `settings` goes into the head of
-    the text, which depends on nothing but the module, them and this package's version. Raises
+    the text, which depends on nothing but the module, them and this package's version. Without
+    `work` the program has no table of its work, which needs loops as tiling makes them. Raises
     SpuError where an op has no C.
     """
     entry = _function(module, ENTRY)
@@ -111,7 +117,7 @@ def emit_program(
         extents=tuple(Extent(name, *pair) for name, pair in bounds(entry).items()),
         ir=ir,
         report=[row.json(printer.weights.bytes_of()) for row in layers],
-        work=work_table(entry, printer.placed).to_json(),
+        work=work_table(entry, printer.placed).to_json() if work else None,
     )
 
 

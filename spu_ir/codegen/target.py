@@ -19,4 +19,4 @@ class CTarget(Target):
     name = "c"
 
     def emit(self, ctx: Context, module: ModuleOp, output: IO[str]) -> None:
-        output.write(emit_program(module, ctx).source)
+        output.write(emit_program(module, ctx, work=False).source)

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -203,7 +204,7 @@ class CompiledModel:
             libraries |= build(self._package.source, missing)
         write_package(Path(path), replace(self._package, libraries=libraries))
 
-    @property
+    @cached_property
     def work(self) -> WorkTable:
         """
         What every step of the program does at any extents: docs/counters.md.
