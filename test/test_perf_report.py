@@ -285,6 +285,31 @@ def test_without_data_it_runs_on_fake_data_and_says_so(
     assert "7,738.9" in text
 
 
+def test_questions_have_f1_and_exact_match(
+    text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"word{n}" for n in range(30)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", ".", *words]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    qas = [
+        {"id": str(n), "question": f"word{n}?", "answers": [{"text": word, "answer_start": 0}]}
+        for n, word in enumerate(words[:6])
+    ]
+    paragraphs = [{"context": " ".join(words) + ".", "qas": qas}]
+    data = {"version": "1.1", "data": [{"title": "words", "paragraphs": paragraphs}]}
+    (tmp_path / "dev-v1.1.json").write_text(json.dumps(data))
+    arguments = ["--workload", str(text_model), "--data", str(tmp_path), "--iterations", "2"]
+    done = run(arguments, tmp_path / "reports", capsys)
+    assert done.code == 0, done.errors
+    assert done.report["Dataset"] == "OPEN_SQUAD"
+    accuracy = done.report["Accuracy"]
+    # Random weights answer with some span: of six questions with one word each, few are met.
+    assert 0 <= accuracy["Exact Match"] <= accuracy["F1 Score"] < 100
+    assert accuracy["Data Percent"] == 100
+    assert done.report["Details"]["Numeric"]["Samples"] == 6
+    assert "6 questions in 6 windows" in done.report["Details"]["Data"]
+
+
 def test_compile_only_measures_nothing(
     text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
