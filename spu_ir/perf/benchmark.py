@@ -40,7 +40,7 @@ class Settings:
     precision: Precision = "int8"
     sparsity: int | None = None
     threads: int | None = None
-    seconds: float = 8.0
+    seconds: float = 6.0
     """For the runs of a batch size, once there are enough to tell (see `measure`)."""
     compile_only: bool = False
 

@@ -83,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--seconds",
         type=float,
-        default=8.0,
+        default=6.0,
         metavar="S",
-        help="stop a batch size's runs after so long, if there were 5 (default 8)",
+        help="stop a batch size's runs after so long, if there were 5 (default 6)",
     )
     group.add_argument("--threads", type=int, metavar="N", help="most threads of a run")
     group.add_argument("--json", action="store_true", help="print the report instead of tables")
