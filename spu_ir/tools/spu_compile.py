@@ -185,7 +185,7 @@ def _run(options: argparse.Namespace) -> None:
     levels = options.levels.split(",") if options.levels else None
     images = _images(options)
     start = time.perf_counter()
-    with _progress(quiet=options.json) as progress:
+    with progress_bar(quiet=options.json) as progress:
         model = compile(
             options.model,
             target=options.target,
@@ -263,7 +263,7 @@ def _print_sensitivity(options: argparse.Namespace) -> None:
         raise SpuError(
             "sensitivity is measured on inputs", remedy="give some with --calibration feeds.npz"
         )
-    with _progress(quiet=options.json) as progress:
+    with progress_bar(quiet=options.json) as progress:
         report = sensitivity(
             options.model,
             sparsity=options.sparsity,
@@ -282,7 +282,7 @@ def _print_sensitivity(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Generator[Progress]:
+def progress_bar(*, quiet: bool) -> Generator[Progress]:
     """A progress bar on standard error, shown where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn

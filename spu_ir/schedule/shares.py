@@ -1,0 +1,91 @@
+"""Where the time of an estimate goes: by kind of step, and by steps that are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spu_ir.schedule.estimate import LayerEstimate
+from spu_ir.schedule.planned import WHOLE_SAMPLES
+
+KINDS: tuple[str, ...] = ("first layer", "other products", "attention", "VPU", "copies")
+
+
+def longest(layer: LayerEstimate) -> float:
+    """Seconds that the busiest unit is at work with a step."""
+    return max(layer.busy_s.values(), default=0.0)
+
+
+def kinds(layers: Iterable[LayerEstimate]) -> list[str]:
+    """Which of `KINDS` each step is, in the program's order; the first product is its own."""
+    found: list[str] = []
+    first = True
+    for layer in layers:
+        if layer.op in WHOLE_SAMPLES:
+            found.append("attention")
+        elif layer.unit == "spu":
+            found.append("first layer" if first else "other products")
+        else:
+            found.append("VPU" if layer.unit == "vpu" else "copies")
+        first = first and layer.unit != "spu"
+    return found
+
+
+def shares(layers: Sequence[LayerEstimate]) -> dict[str, float]:
+    """
+    The share of each kind in the sum of all steps' times, each as long as its busiest unit takes.
+
+    What Amdahl's law is about: a kind of share s caps the gain from all others at 1 / s. All are
+    0 where nothing takes any time.
+    """
+    times = dict.fromkeys(KINDS, 0.0)
+    for kind, layer in zip(kinds(layers), layers, strict=True):
+        times[kind] += longest(layer)
+    total = sum(times.values())
+    return {kind: time / total if total else 0.0 for kind, time in times.items()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that do the same work in the same time, under the name of the first."""
+
+    first: LayerEstimate
+    count: int
+    seconds: float
+    """Of all of them, each as long as its busiest unit takes."""
+    share: float
+    """Of the seconds of all steps."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The group as JSON; work, bytes and energy are of one of its steps, in `layers`."""
+        return {
+            "layer": self.first.layer,
+            "op": self.first.op,
+            "precision": self.first.precision,
+            "bottleneck": self.first.bottleneck,
+            "alike": self.count,
+            "seconds": self.seconds,
+            "share": self.share,
+        }
+
+
+def alike(layers: Sequence[LayerEstimate]) -> list[Group]:
+    """The steps grouped by what they do and how long that takes, the longest group first."""
+    total = sum(map(longest, layers))
+    found: dict[tuple[object, ...], list[LayerEstimate]] = {}
+    for layer in layers:
+        key = (
+            layer.op,
+            layer.precision,
+            layer.bottleneck,
+            layer.work.dense_macs,
+            f"{longest(layer):.9g}",
+        )
+        found.setdefault(key, []).append(layer)
+    groups = [
+        Group(each[0], len(each), seconds, seconds / total if total else 0.0)
+        for each in found.values()
+        for seconds in [sum(map(longest, each))]
+    ]
+    return sorted(groups, key=lambda group: -group.seconds)
