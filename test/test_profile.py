@@ -143,9 +143,9 @@ def test_a_trained_network_counts_and_sees_the_paper() -> None:
 def linear() -> ModelProto:
     graph = GraphBuilder("linear")
     x = graph.input("x", TensorProto.FLOAT, ["batch", 96])
-    weight = np.random.default_rng(0).standard_normal((96, 208), np.float32)
+    weight = np.random.default_rng(0).standard_normal((96, 400), np.float32)
     graph.add("MatMul", x, graph.constant("w", weight), name="product", output="y")
-    return graph.output("y", TensorProto.FLOAT, ["batch", 208]).model()
+    return graph.output("y", TensorProto.FLOAT, ["batch", 400]).model()
 
 
 def sparse_rows(batch: int) -> Any:
@@ -167,7 +167,7 @@ def test_zeros_are_those_that_numpy_counts(precision: str) -> None:
         if precision == "int8":
             scaled = x * (np.float32(127) / np.abs(x).max(axis=1, keepdims=True))
             zero = np.rint(scaled) == 0
-        # 208 channels are two blocks of lanes, each of which reads all of x.
+        # 400 channels are two blocks of lanes, each of which reads all of x.
         assert (step.work.activations, step.zeros) == (2 * x.size, 2 * zero.sum())
         assert profile.zero_shares["product"] == pytest.approx(zero.mean())
 

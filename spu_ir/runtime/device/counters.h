@@ -78,19 +78,27 @@ static __attribute__((unused)) int64_t spu_zeros(int kind, const void *x, int32_
                                                  const int64_t *axes) {
   const int64_t bytes = kind == SPU_I8 ? 1 : kind == SPU_BF16 ? 2 : 4;
   int64_t found = 0;
+/* contiguous ones in a loop of their own, which is vectorised */
+#define SPU_ZEROS_OF(type, test)                                     \
+  const type *at = x;                                                \
+  const int64_t end = axes[0] * axes[1], step = axes[1];             \
+  if (step == 1)                                                     \
+    for (int64_t i = 0; i < end; i++) found += test;                 \
+  else if (step > 1)                                                 \
+    for (int64_t i = 0; i < end; i += step) found += test;           \
+  else                                                               \
+    for (int64_t n = 0, i = 0; n < axes[0]; n++, i += step) found += test;
   if (rank > 1) {
     for (int64_t i = 0; i < axes[0]; i++)
       found += spu_zeros(kind, (const uint8_t *)x + i * axes[1] * bytes, zero, rank - 1, axes + 2);
   } else if (kind == SPU_I8) {
-    const uint8_t *at = x;
-    for (int64_t i = 0; i < axes[0]; i++) found += at[i * axes[1]] == zero;
+    SPU_ZEROS_OF(uint8_t, at[i] == zero)
   } else if (kind == SPU_BF16) {
-    const uint16_t *at = x;
-    for (int64_t i = 0; i < axes[0]; i++) found += (at[i * axes[1]] & 0x7fff) == 0;
+    SPU_ZEROS_OF(uint16_t, (at[i] & 0x7fff) == 0)
   } else {
-    const float *at = x;
-    for (int64_t i = 0; i < axes[0]; i++) found += at[i * axes[1]] == 0.0f;
+    SPU_ZEROS_OF(float, at[i] == 0.0f)
   }
+#undef SPU_ZEROS_OF
   return found;
 }
 
