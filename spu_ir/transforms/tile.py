@@ -57,19 +57,23 @@ class TilePass(ModulePass):
     """
     Cut every op into tiles and spread the tiles over the cores.
 
-    `scf.parallel` runs over blocks of `rows_a_block` rows and `lanes_a_block` lanes, what one core
-    takes at a time; inside, `scf.for` over instructions: as many rows as `tile_bytes` hold, or
-    pixels, at most 14 (12 where two lane groups go together), by the block's lanes; about
-    `elements` elements of a VPU op. A tile is the same op on `memref.subview`s; at the edges the
-    views are smaller, which is a masked instruction.
+    `scf.parallel` runs over blocks of `rows_a_block` rows and `lanes_a_block` lanes (of a
+    convolution `channels_a_block`), what one core takes at a time; inside, `scf.for` over
+    instructions: as many rows as `tile_bytes` hold, or pixels, at most 14 (12 where two lane groups
+    go together), by the block's lanes; about `elements` elements of a VPU op. A tile is the same op
+    on `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
+
+    Weights are fetched into L1 ahead of their use, activations are not: so a block has the rows of
+    one tile, and many lanes.
     """
 
     name = "tile"
     preserves: ClassVar[str] = "exact"
 
     tile_bytes: int = 24 << 10
-    rows_a_block: int = 32
-    lanes_a_block: int = 192
+    rows_a_block: int = 14
+    lanes_a_block: int = 384
+    channels_a_block: int = 192
     elements: int = TILE_ELEMENTS
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
@@ -188,7 +192,7 @@ class TilePass(ModulePass):
         share = _share(op)
         tiles = -(-width // _max_rows(share))
         columns = -(-width // tiles)
-        block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
+        block = max(LANES * share, self.channels_a_block // (LANES * share) * LANES * share)
         maps = _epilogue_maps(op, rows=[0, 1, 2], lanes=3, weight_axes=4)
         weight = shape_of(op.weight)
         strides, dilations = integers(op.strides), integers(op.dilations)

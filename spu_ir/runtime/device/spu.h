@@ -60,7 +60,13 @@ SPU_INLINE int32_t spu_i8_run(const spu_tile *tile, int format, int share, int e
   const int one_pass = spu_i8_fusible(epilogue, residual, activation, out);
   /* literals need no loop; without them, as in the tests, only one copy of spu_i8_fused */
   if (__builtin_constant_p(one_pass) && one_pass)
-    return spu_i8_fused(tile, format, share, epilogue, residual, activation, out);
+    return spu_i8_fused(tile, format, share, epilogue, residual, activation, out, SPU_ACT_NONE,
+                        out);
+  /* beside the products of the next block, whose registers leave room for it */
+  if (__builtin_constant_p(activation) && activation >= SPU_ACT_SFU_GELU && share == 1 &&
+      format != SPU_DENSE)
+    return spu_i8_fused(tile, format, share, epilogue, residual, SPU_ACT_NONE, SPU_OUT_F32,
+                        activation, out);
   const int32_t lanes = tile->lanes / (16 * share) * (16 * share);
   _Alignas(64) float between[SPU_MAX_ROWS * SPU_I8_BETWEEN];
   for (int32_t done = 0; done < lanes; done += SPU_I8_BETWEEN) {
@@ -72,7 +78,8 @@ SPU_INLINE int32_t spu_i8_run(const spu_tile *tile, int format, int share, int e
       sums.out_stride = sizeof(float) * SPU_I8_BETWEEN;
     }
     if (!spu_i8_fused(&sums, format, share, epilogue, residual,
-                      one_pass ? activation : SPU_ACT_NONE, one_pass ? out : SPU_OUT_F32))
+                      one_pass ? activation : SPU_ACT_NONE, one_pass ? out : SPU_OUT_F32,
+                      SPU_ACT_NONE, out))
       return done;
     for (int32_t m = 0; !one_pass && m < t.rows; m++) {
       const float *from = (const float *)(const void *)((uint8_t *)sums.out + m * sums.out_stride);

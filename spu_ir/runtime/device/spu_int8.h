@@ -45,8 +45,25 @@ SPU_INLINE void spu_i8_begin(const spu_walk *k, spu_i8_sums acc, const int share
   }
 }
 
+/* results of a block that are still to be activated and stored, one row after the other */
+typedef struct {
+  const spu_tile *tile;
+  const float *from;
+  uint8_t *to;
+  int32_t left;
+} spu_i8_rest;
+
+SPU_INLINE void spu_i8_finish(spu_i8_rest *rest, const int activation, const int out) {
+  spu_store_output(rest->tile, rest->to, 0, spu_activate(spu_load_f32(rest->from, 16), activation),
+                   16, out);
+  rest->from += 16;
+  rest->to += rest->tile->out_stride;
+  rest->left--;
+}
+
 SPU_INLINE void spu_i8_add(const spu_walk *k, spu_i8_sums acc, const int format,
-                           const int share, const int rows) {
+                           const int share, const int rows, spu_i8_rest *rest,
+                           const int activation, const int out) {
   for (int64_t q = k->begin; q < k->end; q++) {
     const uint8_t *a = k->x + k->offset[format == SPU_BANKED2 ? 2 * q : q];
     const uint8_t *b = format == SPU_BANKED2 ? k->x + k->offset[2 * q + 1] : a;
@@ -76,6 +93,7 @@ SPU_INLINE void spu_i8_add(const spu_walk *k, spu_i8_sums acc, const int format,
       SPU_UNROLL
       for (int j = 0; j < share; j++) acc[m][j] = _mm512_dpbusd_epi32(acc[m][j], x, value[j]);
     }
+    if (rest && rest->left) spu_i8_finish(rest, activation, out);
   }
   SPU_UNROLL
   for (int m = 0; m < rows; m++) {
@@ -88,7 +106,7 @@ SPU_INLINE void spu_i8_walk(const spu_walk *k, const int format, const int share
                             const int rows) {
   spu_i8_sums acc;
   spu_i8_begin(k, acc, share, rows);
-  spu_i8_add(k, acc, format, share, rows);
+  spu_i8_add(k, acc, format, share, rows, NULL, 0, 0);
   SPU_UNROLL
   for (int m = 0; m < rows; m++) {
     SPU_UNROLL
@@ -177,12 +195,14 @@ SPU_INLINE spu_i8_quad spu_i8_quad_of(const spu_walk *k, const int format) {
  * `blocks` whole blocks of `rows` rows from `first`. The steps of the epilogue are staggered: at
  * any time one row is converted, another scaled, and so on, while the accumulators that are free
  * take the first products of the next block. The processor would not look far enough ahead to
- * find that order itself.
+ * find that order itself. With a late activation, `out` is SPU_OUT_F32, and the results are
+ * activated and stored as `late_out` beside the products of the next block: those use the three
+ * ports that multiply and permute, and leave one.
  */
 SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, const int32_t blocks,
                                   const int format, const int share, const int epilogue,
                                   const int residual, const int activation, const int out,
-                                  const int rows) {
+                                  const int late_activation, const int late_out, const int rows) {
   const int banked = format != SPU_DENSE, two = format == SPU_BANKED2;
   const int ahead = banked && share == 1; /* wider tiles have no registers for it */
   const int bytes = out != SPU_OUT_F32;
@@ -190,11 +210,16 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
   spu_tile t = *tile;
   spu_walk k = spu_walk_of(&t, NULL, first, banked, share);
   spu_i8_sums acc;
+  /* sums as float32 that are activated while the next block's are made */
+  const int late_on = late_activation != SPU_ACT_NONE, stored = late_on ? late_out : out;
+  _Alignas(64) float between[SPU_MAX_ROWS * 16];
+  spu_i8_rest rest = {tile, between, NULL, 0};
   spu_i8_begin(&k, acc, share, rows);
   for (int32_t block = 0; block < blocks; block++) {
-    spu_i8_add(&k, acc, format, share, rows);
+    spu_i8_add(&k, acc, format, share, rows, late_on ? &rest : NULL, late_activation, late_out);
+    while (late_on && rest.left) spu_i8_finish(&rest, late_activation, late_out);
     const spu_tile next = block + 1 < blocks
-                              ? spu_tile_after(&t, 16 * share, epilogue, residual, out)
+                              ? spu_tile_after(&t, 16 * share, epilogue, residual, stored)
                               : t;
     k = spu_walk_of(&next, NULL, first, banked, share);
     spu_i8_quad quad = {0};
@@ -277,14 +302,16 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       i = step - 6;
       if (i >= 0 && i < n) {
         const int j = i / rows, m = i % rows, last = m % 4 == 3 || m == rows - 1;
-        if (m == 0)
+        if (m == 0 && late_on)
+          to = (uint8_t *)between;
+        else if (m == 0)
           to = (uint8_t *)t.out + first * t.out_stride + 16 * j * spu_out_bytes(out);
         __asm__("" : "+r"(to));
         if (!bytes) {
           /* the one activation that comes here */
           if (activation == SPU_ACT_RELU) v[i] = (__m512)spu_relu((f32x16)v[i]);
           _mm512_storeu_ps(to, v[i]);
-          to += t.out_stride;
+          to += late_on ? 64 : t.out_stride;
         } else if (last) {
           const int count = m % 4 + 1;
           __m512i packed = spu_i8_pack(whole + i + 1 - count, count, zero, out);
@@ -299,14 +326,17 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
         }
       }
     }
+    if (late_on)
+      rest = (spu_i8_rest){tile, between, (uint8_t *)t.out + first * t.out_stride, rows};
     t = next;
   }
+  while (late_on && rest.left) spu_i8_finish(&rest, late_activation, late_out);
 }
 
 /* The tile's whole blocks, with the epilogue; returns how many lanes that were. */
 SPU_INLINE int32_t spu_i8_fused(const spu_tile *t, const int format, const int share,
                                 const int epilogue, const int residual, const int activation,
-                                const int out) {
+                                const int out, const int late_activation, const int late_out) {
   const int32_t blocks = t->lanes / (16 * share);
   const int32_t lanes = 16 * share * blocks;
   const int limit = share == 1   ? SPU_I8_ROWS_1
@@ -317,7 +347,7 @@ SPU_INLINE int32_t spu_i8_fused(const spu_tile *t, const int format, const int s
     const int32_t rows = spu_walk_rows(t->rows - first, limit);
     switch (rows) {
       SPU_CASES(limit, spu_i8_fused_rows, t, first, blocks, format, share, epilogue, residual,
-                activation, out)
+                activation, out, late_activation, late_out)
     }
     first += rows;
   }

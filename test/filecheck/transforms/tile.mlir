@@ -1,15 +1,14 @@
 // RUN: spu-opt %s -p tile,canonicalize,cse --split-input-file | filecheck %s
 
-// Blocks of 28 rows and 192 lanes over the cores; in them instructions of 14 rows.
+// Blocks of 14 rows, one instruction, and 384 lanes over the cores.
 // CHECK-LABEL: func.func @matmul
 // CHECK:         "scf.parallel"
-// CHECK:         scf.for
 // CHECK:             [[X:%.+]] = memref.subview %x[{{.*}}, 0] [%{{.*}}, 768] [1, 1]
-// CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [192, 768] [1, 1] : memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<192x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
+// CHECK:             [[W:%.+]] = memref.subview %w[{{.*}}, 0] [384, 768] [1, 1] : memref<768x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>> to memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>
 // CHECK:             spu.matmul [[X]], [[W]]
 // CHECK:         }) {cores = #antoum.cores<4>}
-func.func @matmul(%x: memref<64x768xui8>, %w: memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %s: memref<384xf32>, %y: memref<64x384xf32>) {
-  spu.matmul %x, %w scale(%s : memref<384xf32>) into %y {x_zero = 128 : i32} : memref<64x768xui8>, memref<384x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x384xf32>
+func.func @matmul(%x: memref<64x768xui8>, %w: memref<768x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %s: memref<768xf32>, %y: memref<64x768xf32>) {
+  spu.matmul %x, %w scale(%s : memref<768xf32>) into %y {x_zero = 128 : i32} : memref<64x768xui8>, memref<768x768xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x768xf32>
   func.return
 }
 
