@@ -42,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--batch", type=int, metavar="N", help="pictures of a run (default 8)")
     group.add_argument(
+        "--full-size",
+        action="store_true",
+        help="do not reduce JPEGs while they are decoded: slower, and exactly what was in them",
+    )
+    group.add_argument(
         "--decoders", type=int, default=1, metavar="N", help="threads that decode (default 1)"
     )
 
@@ -73,7 +78,9 @@ def run(options: argparse.Namespace) -> None:
         raise SpuError("--jpeg and --video are two runs", remedy="give one of them")
     _refuse(options)
     model = load(options.model, threads=options.threads, device=options.device)
-    pipeline = MediaPipeline(model, batch=options.batch, decoders=options.decoders)
+    pipeline = MediaPipeline(
+        model, batch=options.batch, decoders=options.decoders, reduce=not options.full_size
+    )
     labels = None if options.labels is None else read_labels(options.labels)
     if options.video:
         total, answers = None, pipeline.video(options.video, every=options.every)
