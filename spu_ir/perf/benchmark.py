@@ -94,6 +94,11 @@ class Result:
     numeric: Numeric | None = None
     timings: list[Timing] = field(default_factory=list[Timing])
 
+    @property
+    def compile_only(self) -> bool:
+        """Whether nothing was measured, as asked for."""
+        return self.settings.compile_only or self.workload.compile_only
+
 
 def run_task(
     workload: Workload,
@@ -140,7 +145,7 @@ def run_task(
     batch = published.batch if published else info.max_batch
     result.mac_ratio = mac_ratio(model, batch)
     result.modelled, result.card_share = modelled(model, settings.target, batch)
-    if settings.compile_only or workload.compile_only:
+    if result.compile_only:
         return result
     if workload.test_accuracy or workload.test_numeric:
         reference = compiled("fp32", on_card=False) if workload.test_numeric else None

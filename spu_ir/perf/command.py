@@ -164,7 +164,7 @@ def _benchmark(options: argparse.Namespace, workload: Workload, info: ModelInfo)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
-        print_report(report, str(path))
+        print_report(report, None if path is None else str(path))
     return result.dataset.unreadable
 
 

@@ -77,13 +77,16 @@ def performance(timing: Timing) -> dict[str, Json]:
     }
 
 
-def save_report(folder: Path, result: Result) -> tuple[dict[str, Json], Path]:
+def save_report(folder: Path, result: Result) -> tuple[dict[str, Json], Path | None]:
     """
     Write the report of a result, and the plot of differences, where ByteMLPerf has them.
 
-    Returns the report, and its path: `folder/SPU/<model>/result-<precision>.json`. Raises
-    SpuError for a file that cannot be written.
+    Returns the report, and its path: `folder/SPU/<model>/result-<precision>.json`; None where
+    nothing was measured, for which ByteMLPerf writes none. Raises SpuError for a file that cannot
+    be written.
     """
+    if result.compile_only:
+        return build_report(result), None
     precision = REPORTED[result.settings.precision].lower()
     place = folder / BACKEND / result.workload.model
     numeric, picture = result.numeric, None
@@ -123,7 +126,7 @@ def host() -> str:
 
 def _accuracy(result: Result) -> dict[str, Json]:
     figures: dict[str, Json] = {}
-    if result.workload.test_accuracy and not result.settings.compile_only:
+    if result.workload.test_accuracy and not result.compile_only:
         whole = result.data_percent == int(result.data_percent)
         percent = int(result.data_percent) if whole else round(result.data_percent, 3)
         figures |= {"Data Percent": percent, **result.accuracy}

@@ -13,8 +13,10 @@ from rich.table import Table
 from spu_ir.runtime.program import Json
 
 
-def print_report(report: Mapping[str, Json], path: str, console: Console | None = None) -> None:
-    """Print a report that was written to `path`."""
+def print_report(
+    report: Mapping[str, Json], path: str | None, console: Console | None = None
+) -> None:
+    """Print a report that was written to `path`, or not written."""
     console = console or Console()
     found = cast("Mapping[str, Any]", report)
     details = found["Details"]
@@ -42,7 +44,8 @@ def print_report(report: Mapping[str, Json], path: str, console: Console | None 
         console.print(_pairs({**found["Accuracy"], **details.get("Numeric", {})}))
     for name in details["Unreadable"]:
         console.print(f"[red]{escape(name)}[/red]", soft_wrap=True, highlight=False)
-    console.print(f"report: {escape(path)}", soft_wrap=True, highlight=False)
+    if path is not None:
+        console.print(f"report: {escape(path)}", soft_wrap=True, highlight=False)
 
 
 def _lines(console: Console, lines: list[tuple[str, str]]) -> None:
