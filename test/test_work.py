@@ -16,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from support import models
+from support.interpreting import parse
 from support.padded import SHAPES as PADDED_SHAPES
 from support.padded import encoder
 from support.walker import Tiled
+from xdsl.dialects.func import FuncOp
 
 from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
 from spu_ir.codegen.image_instructions import IMAGE_INSTRUCTIONS
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
+from spu_ir.codegen.work import work_table
 from spu_ir.dialects.spu import Activation
 from spu_ir.dialects.vpu import BinaryFn, UnaryFn
 from spu_ir.errors import SpuError
@@ -104,6 +107,16 @@ def test_sums_and_products_are_those_of_the_values(made: Sequence[tuple[Expr, in
     evaluate = Evaluation(SYMBOLS, {})
     assert evaluate(total(exprs)) == sum(values)
     assert evaluate(product(exprs)) == prod(values)
+
+
+def test_a_long_sum_is_shallow() -> None:
+    numbers = [multiply(add("batch", n), n + 1) for n in range(5000)]
+    expr = total([*numbers, *(multiply("seq", n) for n in range(9)), 5])
+    expected = sum((3 + n) * (n + 1) for n in range(5000)) + 37 * 36 + 5
+    assert Evaluation(SYMBOLS, {})(expr) == expected
+    pool = Pool()
+    place = pool.put(expr)
+    assert read_pool(pool.nodes)(place) == expr
 
 
 def test_sums_over_samples_see_each_sample() -> None:
@@ -494,3 +507,40 @@ def test_work_adds_up() -> None:
     assert (both.macs, both.skipped, both.read) == (9, 3, {"ddr": 4, "sram": 2})
     assert total_work([]) == Work()
     assert np.isclose(float(json.loads(json.dumps(both.to_json()))["vector_ops"]), 4)
+
+
+TRIANGLE = """
+func.func @main(
+    %x: memref<?x8xf32, #antoum<space ddr>> {onnx.name = "x", onnx.dim_params = "0:n"},
+    %y: memref<?x8xf32, #antoum<space ddr>> {onnx.name = "y", onnx.dim_params = "0:n", spu.output})
+    attributes {spu.extents = {n = [1, 8]}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %n = memref.dim %x, %c0 : memref<?x8xf32, #antoum<space ddr>>
+  scf.for %i = LOW to %n step %c1 {
+    %size = OP %i, %c1 : index
+    %from = memref.subview %x[0, 0] [%size, 8] [1, 1] : memref<?x8xf32, #antoum<space ddr>>
+      to memref<?x8xf32, strided<[8, 1]>, #antoum<space ddr>>
+    %to = memref.subview %y[0, 0] [%size, 8] [1, 1] : memref<?x8xf32, #antoum<space ddr>>
+      to memref<?x8xf32, strided<[8, 1]>, #antoum<space ddr>>
+    vpu.unary relu %from into %to : memref<?x8xf32, strided<[8, 1]>, #antoum<space ddr>>,
+      memref<?x8xf32, strided<[8, 1]>, #antoum<space ddr>>
+  }
+  func.return
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("low", "op", "message"),
+    [
+        ("%c0", "arith.addi", "the size of a tile depends on"),
+        ("%c0", "arith.minsi", "the size of a tile depends on"),
+        ("%c1", "arith.addi", "must start at 0"),
+    ],
+)
+def test_tiles_without_a_closed_form_are_refused(low: str, op: str, message: str) -> None:
+    module = parse(TRIANGLE.replace("LOW", low).replace("OP", op))
+    (function,) = (each for each in module.ops if isinstance(each, FuncOp))
+    with pytest.raises(SpuError, match=message):
+        work_table(function, {})

@@ -139,11 +139,21 @@ def _extreme(op: str, a: Expr, b: Expr) -> Expr:
 
 
 def total(parts: Sequence[Expr]) -> Expr:
-    """The sum of `parts`; equal ones become one product."""
-    result: Expr = 0
-    for part, count in Counter(parts).items():
-        result = add(result, multiply(part, count))
-    return result
+    """The sum of `parts`, whose multiples of one expression become one, in a shallow tree."""
+    multiples: Counter[Expr] = Counter()
+    number = 0
+    for part in parts:
+        if isinstance(part, int):
+            number += part
+        elif isinstance(part, Node) and part.op == "mul" and isinstance(part.args[1], int):
+            multiples[part.args[0]] += part.args[1]
+        else:
+            multiples[part] += 1
+    level = [multiply(expr, times) for expr, times in multiples.items()]
+    while len(level) > 1:
+        paired = [add(*level[i : i + 2]) for i in range(0, len(level) - 1, 2)]
+        level = paired + level[len(paired) * 2 :]
+    return add(level[0], number) if level else number
 
 
 def product(factors: Sequence[Expr]) -> Expr:
