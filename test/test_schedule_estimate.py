@@ -196,6 +196,13 @@ def test_chips_share_the_card_s_link_and_have_one_of_their_own() -> None:
         assert narrow.throughput > 3 * e.throughput
 
 
+def test_a_chip_takes_no_more_than_its_own_link_carries() -> None:
+    table = Program().input(1_000_000).step("vpu.cast", vector=1, out=1, kind="output").table()
+    wide = Target.load("s30").replace({"card.host_link": 1e12})
+    e = estimate(table, wide, 36, {}, itemsize=FLOATS)
+    assert e.throughput == pytest.approx(3 * 15.754e9 / 4e6, rel=1e-3)
+
+
 def test_batches_are_spread_over_cores_and_uneven_ones_wait_for_the_fullest() -> None:
     one = Options(core_batch=1, host=False)
     full = estimate(network(), S4, 8, {}, one)

@@ -85,17 +85,23 @@ def test_attention_starts_with_a_whole_sample_and_other_steps_with_a_tile() -> N
     assert attention.start == pytest.approx(first, rel=0.01)
 
 
-def test_weights_come_ahead_of_their_step_but_no_more_than_two() -> None:
+@pytest.mark.parametrize(("weights", "l2", "room"), [(10_000, 160_000, 2), (4_000, 152_000, 5)])
+def test_weights_come_ahead_as_far_as_there_is_room(weights: int, l2: int, room: int) -> None:
+    """An eighth of L2 holds `room` loads; the rest has the buffers, and a few of the weights."""
     program = Program().input(10)
     for _ in range(6):
-        program.step("spu.matmul", macs=100_000_000, weights=10_000, out=10)
-    each = passed(program.table(), target=S4.replace({"l2.size": 1.0}))
+        program.step("spu.matmul", macs=100_000_000, weights=weights, out=25_000)
+    each = passed(program.table(), target=S4.replace({"l2.size": 4 * l2}))
+    assert each.residence.spilled == 0
+    assert 0.8 < each.residence.streamed < 1
     loads, products = spans(each, "dma"), spans(each, "spu")
     assert len(loads) == 6
     for step in range(1, 6):
         assert loads[step].end < products[step].start
-        if step >= 2:
-            assert loads[step].start >= products[step - 2].end
+        if step < room:
+            assert loads[step].start < products[0].end
+        else:
+            assert loads[step].start >= products[step - room].end
 
 
 def test_resident_weights_are_not_loaded() -> None:

@@ -4,9 +4,9 @@ From steps to tasks: what each unit of one core does in a pass of a program, and
 A step is cut by unit: the SPU multiplies and finishes sums in its epilogues; the VPU and the
 special-function unit do the rest of it, tile by tile beside the SPU; DMA brings weights that do
 not stay in L2, spilled buffers and inputs. Tasks are queued in the order of the program, but for
-weights, which are loaded one step ahead, with at most two loads ahead of their use (double
-buffering). A step waits for those that wrote what it reads; buffers that use one place in the
-arena one after another are renamed, so it waits for nothing else.
+weights, which are loaded ahead of it as far as a part of L2 has room for them. A step waits for
+those that wrote what it reads; buffers that use one place in the arena one after another are
+renamed, so it waits for nothing else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from spu_ir.schedule.queues import Link, Task
 from spu_ir.schedule.rates import Rates
 from spu_ir.schedule.work import Buffer, Step
 
-AHEAD = 2
-"""Loads of weights that may be ahead of the step that uses the first of them."""
+WINDOW = 1 / 8
+"""The share of L2 for weights that pass through it: loads ahead of their use fill no more."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,12 @@ class _Queue:
         self._read: set[int] = set()
         self._users: list[list[int]] = []
         """The tasks of every step that weights were loaded for, in order."""
+        self._sizes: list[int] = []
+        """The bytes of every load of weights, in order."""
+        self._held = 0
+        """Bytes of weights that are loaded and not known to be used."""
+        self._freed = 0
+        """Loads whose room is used again: those known to be used."""
         self._weights: dict[int, int] = {}
         """The load of weights of a step, by the step's place."""
 
@@ -138,11 +144,16 @@ class _Queue:
         if place >= len(self._planned) or not self._planned[place].weights:
             return
         size = self._planned[place].weights
-        links: tuple[Link, ...] = ()
-        if len(self._users) >= AHEAD:
-            links = tuple(Link(task) for task in self._users[-AHEAD])
+        self._sizes.append(size)
+        links: list[Link] = []
+        # What was loaded first makes room; the step before this one still needs its own weights.
+        while self._held + size > self._rates.l2 * WINDOW and self._freed < len(self._users):
+            links.extend(Link(task) for task in self._users[self._freed])
+            self._held -= self._sizes[self._freed]
+            self._freed += 1
+        self._held += size
         seconds = size / self._rates.ddr
-        self._weights[place] = self._add("dma", seconds, links, "weights", size, place)
+        self._weights[place] = self._add("dma", seconds, tuple(links), "weights", size, place)
 
     def _step(self, place: int) -> None:
         each = self._planned[place]
