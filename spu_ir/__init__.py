@@ -14,6 +14,7 @@ from spu_ir.errors import SpuError
 
 if TYPE_CHECKING:
     from spu_ir.api import compile, sensitivity
+    from spu_ir.media.image_input import ImageInput
     from spu_ir.runtime.cards import devices
     from spu_ir.runtime.model import CompiledModel, load
     from spu_ir.targets import Target
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "compile": "spu_ir.api",
     "CompiledModel": "spu_ir.runtime.model",
+    "ImageInput": "spu_ir.media.image_input",
     "devices": "spu_ir.runtime.cards",
     "load": "spu_ir.runtime.model",
     "SensitivityReport": "spu_ir.transforms.sensitivity",
@@ -31,6 +33,7 @@ _LAZY = {
 
 __all__ = [
     "CompiledModel",
+    "ImageInput",
     "SensitivityReport",
     "SpuError",
     "Target",

@@ -25,6 +25,7 @@ from spu_ir.runtime.cpu import host_levels
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.tools.image_options import parse_images
 from spu_ir.tools.spu_compile import main as spu_compile
+from spu_ir.tools.spu_opt import main as spu_opt
 from spu_ir.tools.spu_run import main as spu_run
 from spu_ir.zoo import ResNetConfig, published
 
@@ -250,6 +251,17 @@ def test_an_input_that_is_no_image_is_named() -> None:
         spu_ir.compile(identity(1, 3, 32, 32), precision="fp32", preprocess=ImageInput())
     with pytest.raises(SpuError, match=r"input 'z' of f32"):
         spu_ir.compile(identity(1, 3, 224, 224), precision="fp32", preprocess=ImageInput(input="z"))
+
+
+def test_the_pass_can_be_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It changes the inputs, so that what follows is compared with what it left."""
+    source = Path(__file__).parent / "filecheck" / "transforms" / "preprocess_images.mlir"
+    module = tmp_path / "m.mlir"
+    module.write_text(source.read_text().partition("// -----")[0])
+    passes = "preprocess-images{height=2 width=3 mean=0.5,0.0,1.0 std=0.5,1.0,2.0 colour=bgr}"
+    arguments = [str(module), "-p", f"{passes},sink-transposes,canonicalize,cse,dce"]
+    assert spu_opt([*arguments, "--verify-passes"]) == 0
+    assert "vpu.resize" in capsys.readouterr().out
 
 
 # ---- the command

@@ -193,7 +193,39 @@ static inline int32_t vpu_resize_u8(const uint8_t *x, int64_t height, int64_t co
       for (int64_t c = 0; c < channels; c++)                                                      \
         y[i * channels + c] = table[256 * c + x[i * channels + c]];                               \
   }
-VPU_TABLE_CHANNELS(vpu_table_channels_u8, uint8_t)
+VPU_TABLE_CHANNELS(vpu_table_channels_any_u8, uint8_t)
 VPU_TABLE_CHANNELS(vpu_table_channels_f32, float)
+
+static inline void vpu_table_channels_u8(const uint8_t *table, const uint8_t *x, uint8_t *y,
+                                         int64_t pixels, const int64_t channels) {
+#if defined(SPU_AVX512) && defined(__AVX512VBMI__)
+  if (channels == 3) {
+    /* 64 bytes at a time, looked up in all three tables; every third lane is of one channel, and
+     * the next 64 begin one channel further */
+    const __mmask64 third = UINT64_C(0x9249249249249249);
+    __m512i t[3][4];
+    for (int c = 0; c < 3; c++)
+      for (int i = 0; i < 4; i++) t[c][i] = _mm512_loadu_si512(table + 256 * c + 64 * i);
+    const int64_t n = 3 * pixels;
+    int phase = 0;
+    for (int64_t i = 0; i < n; i += 64) {
+      const __mmask64 lanes = n - i < 64 ? (__mmask64)((UINT64_C(1) << (n - i)) - 1) : ~UINT64_C(0);
+      const __m512i v = _mm512_maskz_loadu_epi8(lanes, x + i);
+      const __mmask64 top = _mm512_movepi8_mask(v);
+      __m512i r[3];
+      for (int c = 0; c < 3; c++)
+        r[c] = _mm512_mask_blend_epi8(top, _mm512_permutex2var_epi8(t[c][0], v, t[c][1]),
+                                      _mm512_permutex2var_epi8(t[c][2], v, t[c][3]));
+      /* lane l is of channel (l + phase) % 3 */
+      const __mmask64 first = third << ((3 - phase) % 3), second = third << ((4 - phase) % 3);
+      const __m512i two = _mm512_mask_blend_epi8(second, r[2], r[1]);
+      _mm512_mask_storeu_epi8(y + i, lanes, _mm512_mask_blend_epi8(first, two, r[0]));
+      phase = phase == 2 ? 0 : phase + 1;
+    }
+    return;
+  }
+#endif
+  vpu_table_channels_any_u8(table, x, y, pixels, channels);
+}
 
 #endif
