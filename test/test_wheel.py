@@ -74,6 +74,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "spu_ir/runtime/device/spu_device.h" in names
     assert "spu_ir/py.typed" in names
     assert "spu_ir/perf/data/workloads/bert-torch-fp32.json" in names
+    assert "spu_ir/schedule/page_timeline.js" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

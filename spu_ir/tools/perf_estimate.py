@@ -3,7 +3,7 @@
 
     spu-perf estimate model.onnx --target s30 --sparsity 16 --batch 64
     spu-perf estimate model.spu --sweep ddr.bandwidth=41e9,82e9,164e9
-    spu-perf estimate model.onnx --trace trace.json
+    spu-perf estimate model.onnx --trace trace.json --html page.html
 
 Nothing is built or run in C. A package's table of work is read without any compiler at all.
 """
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--trace", type=Path, metavar="FILE", help="write the timeline for chrome://tracing"
     )
+    group.add_argument("--html", type=Path, metavar="FILE", help="write a page with pictures")
     return parser
 
 
@@ -141,6 +142,7 @@ def _count(text: str) -> int | None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from spu_ir.schedule.page import page_of
     from spu_ir.schedule.trace import trace_of
     from spu_ir.targets import Target
     from spu_ir.tools.estimate_table import estimate_json, print_estimate
@@ -161,13 +163,16 @@ def _run(options: argparse.Namespace) -> None:
     name = str(options.model)
     if options.trace is not None:
         _write(options.trace, json.dumps(trace_of(found), separators=(",", ":")))
+    if options.html is not None:
+        _write(options.html, page_of(found, options.model.stem))
     swept = options.sweep.partition("=")[0].strip() if options.sweep else ""
     if options.json:
         print(json.dumps(estimate_json(name, source.how, found, swept, sweep), indent=2))
     else:
         print_estimate(name, source.how, found, swept, sweep, options.layers)
-        if options.trace is not None:
-            print(f"trace: {options.trace}")
+        for what, path in (("trace", options.trace), ("page", options.html)):
+            if path is not None:
+                print(f"{what}: {path}")
 
 
 def _estimate(
