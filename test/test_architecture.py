@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "schedule": {"errors", "targets"},
     "runtime": {"_version", "errors", "schedule", "targets"},
     "codegen": {"_version", "dialects", "errors", "packing", "runtime.program", "schedule"},
+    "media": {"errors", "runtime", "targets"},
     "zoo": {"errors", "packing", "sparsify"},
 }
 

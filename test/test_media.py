@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 import spu_ir
+from benchmarks.media import main as benchmark
+from benchmarks.media import show
 from spu_ir.errors import SpuError
 from spu_ir.media import ImageInput, codec, jpeg, wheels
 from spu_ir.media.exif import orientation_of
@@ -335,7 +337,7 @@ def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     assert jpeg.MAX_PIXELS == 100_000_000
 
 
-# ---- the command
+# ---- the command and the benchmark
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +398,22 @@ def test_what_the_command_refuses(
 ) -> None:
     assert spu_run([str(package), *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_benchmark_prints_every_rate(
+    package: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", str(package), "--batch", "4", "--pictures", "9", "--rounds", "1"]
+    benchmark([*arguments, "--json", "--jpeg", *[str(folder / name) for name in GOOD]])
+    report = json.loads(capsys.readouterr().out)
+    for stage in ("decode", "inference", "end_to_end"):
+        assert report[f"{stage}_per_s"] > 0
+        assert report[f"{stage}_cpu_ms"] > 0
+    slower = min(report["decode_per_s"], report["inference_per_s"])
+    assert report["of_the_slower"] == pytest.approx(report["end_to_end_per_s"] / slower)
+    assert report["codec_of_an_s30_per_s"] > 6960
+    show(report)
+    assert "of the slower stage" in capsys.readouterr().out
 
 
 def test_a_long_list_of_labels_is_needed(
