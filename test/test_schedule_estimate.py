@@ -285,9 +285,6 @@ def test_a_layer_says_what_limits_it() -> None:
         "dma ddr",
         "vpu l2",
     ]
-    assert e.share("vpu vector") == pytest.approx(
-        e.layers[2].busy_s["vpu"] / sum(max(layer.busy_s.values()) for layer in e.layers)
-    )
 
 
 def test_figures_of_one_step_on_paper() -> None:

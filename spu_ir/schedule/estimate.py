@@ -180,16 +180,6 @@ class Estimate:
                 yield from (event._replace(core=core) for event in events)
                 core += 1
 
-    def share(self, limit: str) -> float:
-        """Of the busy time of all layers' bottlenecks, that of those limited by `limit`."""
-        total = sum(max(layer.busy_s.values(), default=0.0) for layer in self.layers)
-        found = sum(
-            max(layer.busy_s.values())
-            for layer in self.layers
-            if layer.busy_s and layer.bottleneck == limit
-        )
-        return found / total if total else 0.0
-
     def to_json(self) -> dict[str, Any]:
         """Everything but the timeline, as JSON."""
         return {
