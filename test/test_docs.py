@@ -19,8 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TOOLS = ("spu-opt", "spu-compile", "spu-run")
-SCRIPTS = (*TOOLS, "spu-perf", "spu-smi")
+TOOLS = ("spu-opt", "spu-compile", "spu-run", "spu-perf", "spu-smi")
 
 FENCE = re.compile(r"^```(\w*) *(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -81,7 +80,7 @@ def workplace(tmp_path: Path) -> Path:
             (folder / entry.name).symlink_to(entry)
     scripts = tmp_path / "bin"
     scripts.mkdir()
-    modules = {tool: f"-m spu_ir.tools.{tool.replace('-', '_')}" for tool in SCRIPTS}
+    modules = {tool: f"-m spu_ir.tools.{tool.replace('-', '_')}" for tool in TOOLS}
     for name, module in {"python": "", **modules}.items():
         script = scripts / name
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
