@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from support.work_tables import Program, network
@@ -19,6 +20,7 @@ from spu_ir import Target
 from spu_ir.schedule.estimate import Estimate, estimate
 from spu_ir.schedule.options import Options
 from spu_ir.schedule.page import EVENTS, page_of
+from spu_ir.schedule.roofline import roofline
 from spu_ir.schedule.work import WorkTable
 from spu_ir.tools.spu_perf import main
 from spu_ir.zoo.linear_model import linear
@@ -231,3 +233,67 @@ def test_an_error_of_the_page_would_be_seen(tmp_path: Path) -> None:
     found, console = opened(planted, tmp_path)
     assert "Content Security Policy" in console
     assert "owned" not in [text.strip() for text in found.text]
+
+
+USE = """
+const seen = {};
+const press = (key) => $("timeline").dispatchEvent(new KeyboardEvent("keydown", { key }));
+const svg = () => document.querySelector("#timeline svg");
+const moved = () => svg().querySelector("g[transform]").getAttribute("transform");
+seen.whole = moved();
+press("+");
+seen.zoomed = moved();
+press("ArrowRight");
+seen.right = moved();
+press("0");
+seen.back = moved();
+press("n");
+press("n");
+seen.event = $("timeline-event").textContent;
+const over = (element) => element.dispatchEvent(
+  new PointerEvent("pointermove", { bubbles: true, clientX: 300, clientY: 300 }));
+over(document.querySelectorAll(".bar")[1]);
+seen.hover = $("tip").textContent;
+seen.shown = !$("tip").hidden;
+svg().dispatchEvent(new PointerEvent("pointerleave"));
+seen.hidden = $("tip").hidden;
+$("roof-ddr").click();
+seen.ddr = [...document.querySelectorAll(".point")].map((dot) => Number(dot.dataset.steps));
+$("filter").value = "attention";
+$("filter").dispatchEvent(new Event("input"));
+seen.filtered = document.querySelectorAll("#layers li").length;
+seen.wide = document.documentElement.scrollWidth > innerWidth;
+seen.picture = pictureOf(svg());
+document.body.append(make("pre", { id: "seen" }, JSON.stringify(seen)));
+"""
+"""A user of the page, who needs it without its policy: it runs no script but its own."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_used_in_a_browser(tmp_path: Path, width: int) -> None:
+    scarce = Target.load("s4").replace({"l2.size": 40e3})
+    e = estimate(network(), scarce, 12, {}, Options())
+    page = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page_of(e, "net"))
+    # A window cannot be as narrow as a phone; a frame can.
+    used = page.replace("</body>", f"<script>{USE}</script></body>")
+    (tmp_path / "used.html").write_text(used, encoding="utf-8")
+    reading = "document.body.append(this.contentDocument.getElementById('seen'))"
+    style = f"width:{width}px; height:900px; border:0"
+    frame = f'<iframe src="used.html" style="{style}" onload="{reading}"></iframe>'
+    found, console = opened(frame, tmp_path, "--allow-file-access-from-files")
+    assert console == ""
+    (text,) = [text for text in found.text if text.startswith('{"whole"')]
+    seen = json.loads(text)
+    assert len({seen["whole"], seen["zoomed"], seen["right"]}) == 3
+    assert seen["back"] == seen["whole"]
+    second = sorted((x for x in e.timeline if x.core == 0), key=lambda x: x.start_s)[1]
+    layer, what = map(re.escape, (second.layer, f"{second.unit}: {second.label}"))
+    assert re.fullmatch(rf"{layer}; {what}; .*s, from .*s; [0-9.]+ .+", seen["event"])
+    assert re.fullmatch(rf"{layer}{what}.*s, from .*s[0-9.]+ .+", seen["hover"])
+    assert (seen["shown"], seen["hidden"], seen["wide"]) == (True, True, False)
+    assert seen["filtered"] == 1
+    assert sum(seen["ddr"]) == len([p for p in roofline(e).points if "ddr" in p.per_byte]) > 0
+    picture = ElementTree.fromstring(seen["picture"])
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(picture.findall(".//*[@class]")) > 10

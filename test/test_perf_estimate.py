@@ -236,11 +236,11 @@ def test_shares_are_of_the_busiest_unit_of_each_step() -> None:
     assert sum(found.values()) == pytest.approx(1)
     assert found["other products"] == pytest.approx(3 * found["first layer"])
     groups = alike(layers)
-    assert [group.count for group in groups if group.first.op == "spu.matmul"] == [4]
+    assert [len(group.layers) for group in groups if group.first.op == "spu.matmul"] == [4]
     assert [group.seconds for group in groups] == sorted(
         (group.seconds for group in groups), reverse=True
     )
-    assert sum(group.count for group in groups) == len(layers)
+    assert sum(len(group.layers) for group in groups) == len(layers)
 
 
 @pytest.mark.parametrize("cores", ["batch", "split", "broadcast"])

@@ -86,6 +86,7 @@ function layerLines(row) {
 // An SVG as a file of its own: with the page's style, so that it is light or dark as the reader is.
 function pictureOf(svg) {
   const copy = svg.cloneNode(true);
+  copy.setAttribute("width", svg.viewBox.baseVal.width);
   const style = draw("style", {}, document.querySelector("style").textContent);
   copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
   copy.prepend(style, draw("rect", { width: "100%", height: "100%", fill: "var(--card)" }));

@@ -50,24 +50,36 @@ def shares(layers: Sequence[LayerEstimate]) -> dict[str, float]:
 class Group:
     """Steps that do the same work in the same time, under the name of the first."""
 
-    first: LayerEstimate
-    count: int
+    layers: tuple[LayerEstimate, ...]
     seconds: float
     """Of all of them, each as long as its busiest unit takes."""
     share: float
     """Of the seconds of all steps."""
 
+    @property
+    def first(self) -> LayerEstimate:
+        return self.layers[0]
+
     def to_json(self) -> dict[str, Any]:
-        """The group as JSON; work, bytes and energy are of one of its steps, in `layers`."""
+        """The group as JSON, with sums over its steps."""
+        one = self.first
         return {
-            "layer": self.first.layer,
-            "op": self.first.op,
-            "precision": self.first.precision,
-            "bottleneck": self.first.bottleneck,
-            "alike": self.count,
+            "layer": one.layer,
+            "op": one.op,
+            "precision": one.precision,
+            "bottleneck": one.bottleneck,
+            "alike": len(self.layers),
             "seconds": self.seconds,
             "share": self.share,
+            "macs": sum(each.work.macs for each in self.layers),
+            "dense_macs": sum(each.work.dense_macs for each in self.layers),
+            "bytes": {level: self.bytes(level) for level in one.bytes},
+            "energy_j": sum(each.energy_j for each in self.layers),
         }
+
+    def bytes(self, level: str) -> int:
+        """Bytes that all of the steps move at a level."""
+        return sum(each.bytes.get(level, 0) for each in self.layers)
 
 
 def alike(layers: Sequence[LayerEstimate]) -> list[Group]:
@@ -83,9 +95,8 @@ def alike(layers: Sequence[LayerEstimate]) -> list[Group]:
             f"{longest(layer):.9g}",
         )
         found.setdefault(key, []).append(layer)
-    groups = [
-        Group(each[0], len(each), seconds, seconds / total if total else 0.0)
-        for each in found.values()
-        for seconds in [sum(map(longest, each))]
-    ]
+    groups: list[Group] = []
+    for each in found.values():
+        seconds = sum(map(longest, each))
+        groups.append(Group(tuple(each), seconds, seconds / total if total else 0.0))
     return sorted(groups, key=lambda group: -group.seconds)

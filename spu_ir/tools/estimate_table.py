@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from spu_ir.schedule.estimate import Estimate, LayerEstimate
+    from spu_ir.schedule.estimate import Estimate
+    from spu_ir.schedule.shares import Group
 
 Swept = Sequence[tuple[float, "Estimate"]]
 """Values of a figure of the target, and the estimates with them."""
@@ -83,14 +84,15 @@ def clean(text: str) -> str:
 
 def _settings(how: Mapping[str, Any], estimate: Estimate) -> str:
     sparsity = how.get("sparsity")
-    extents = (f"{clean(name)} {value}" for name, value in estimate.extents.items())
+    others = ((name, value) for name, value in estimate.extents.items() if name != "batch")
+    extents = [f"{clean(name)} {value}" for name, value in others]
     passes = f"{estimate.core_batch} a pass" if estimate.core_batch > 1 else "one a pass"
     return "; ".join(
         (
             str(how.get("precision") or "unknown precision"),
             f"one weight in {sparsity}" if sparsity else "weights as they are",
             f"batch {estimate.batch} on {estimate.chips} x {estimate.cores} cores, {passes}",
-            *([f"at {', '.join(extents)}"] if estimate.extents else []),
+            *([", ".join(extents)] if extents else []),
         )
     )
 
@@ -157,7 +159,8 @@ def _sweep(figure: str, estimate: Estimate, sweep: Swept) -> Table:
 
 
 COLUMNS = ("time", "share", "limited by", "MACs", "unpruned", "L2", "DDR", "energy")
-"""Of a step, in one pass of one core."""
+"""Of a step, or of a group of them, in one pass of one core."""
+_MACS = ("macs", "dense_macs")
 
 
 def _groups(estimate: Estimate, most: int) -> Table:
@@ -172,39 +175,37 @@ def _groups(estimate: Estimate, most: int) -> Table:
     title += f"; the others take {rest:.1%} (--layers all)" if len(shown) < len(groups) else ""
     table = _table(("first step", "op", "precision", "alike", *COLUMNS), 3, title)
     for group in shown:
-        one = group.first
-        cells = _cells(one, group.seconds, group.share, group.count)
-        table.add_row(
-            Text(clean(one.layer) or "-"), one.op, one.precision, f"{group.count}", *cells
-        )
+        one, count = group.first, f"{len(group.layers)}"
+        name = Text(clean(one.layer) or "-")
+        table.add_row(name, one.op, one.precision, count, *_cells(group))
     return table
 
 
 def _steps(estimate: Estimate) -> Table:
     from rich.text import Text
 
-    from spu_ir.schedule.shares import longest
+    from spu_ir.schedule.shares import Group, longest
 
     total = sum(map(longest, estimate.layers))
     table = _table(("step", "op", "precision", "starts", *COLUMNS), 3, "every step of a pass")
     for layer in estimate.layers:
-        share = longest(layer) / total if total else 0.0
-        cells = _cells(layer, longest(layer), share, 1)
-        start = seconds(layer.start_s)
-        table.add_row(Text(clean(layer.layer) or "-"), layer.op, layer.precision, start, *cells)
+        time = longest(layer)
+        alone = Group((layer,), time, time / total if total else 0.0)
+        name, start = Text(clean(layer.layer) or "-"), seconds(layer.start_s)
+        table.add_row(name, layer.op, layer.precision, start, *_cells(alone))
     return table
 
 
-def _cells(layer: LayerEstimate, time: float, share: float, count: int) -> list[str]:
-    macs = (layer.work.macs, layer.work.dense_macs)
-    moved = (layer.bytes.get(level, 0) for level in ("l2", "ddr"))
+def _cells(group: Group) -> list[str]:
+    macs = (sum(getattr(each.work, name) for each in group.layers) for name in _MACS)
+    moved = (group.bytes(level) for level in ("l2", "ddr"))
     return [
-        seconds(time),
-        f"{share:.1%}",
-        layer.bottleneck or "-",
-        *(_si(count * number).strip() if number else "-" for number in macs),
-        *(f"{_si(count * size)}B" if size else "-" for size in moved),
-        f"{_si(count * layer.energy_j)}J",
+        seconds(group.seconds),
+        f"{group.share:.1%}",
+        group.first.bottleneck or "-",
+        *(_si(number).strip() if number else "-" for number in macs),
+        *(f"{_si(size)}B" if size else "-" for size in moved),
+        f"{_si(sum(each.energy_j for each in group.layers))}J",
     ]
 
 
