@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -355,7 +356,7 @@ def test_the_command_answers_a_folder(
     code = spu_run([str(package), "--jpeg", str(folder), "--labels", str(labels), "--json"])
     output = capsys.readouterr()
     assert code == 1
-    assert "5 of 10 pictures are bad, " in output.err
+    assert "5 of 10 pictures are bad: " in output.err
     report = json.loads(output.out)
     assert (report["pictures"], report["bad"], report["batch"]) == (10, 5, 4)
     for row in report["answers"]:
@@ -381,6 +382,23 @@ def test_the_command_without_bad_pictures(
     film(path)
     assert spu_run([str(package), "--video", str(path), "--every", "20"]) == 0
     assert "film.mp4#20\n" in capsys.readouterr().out
+
+
+def test_the_command_names_a_film_that_is_cut_off(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    film(tmp_path / "whole.avi")
+    data = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
+    assert spu_run([str(package), "--video", str(tmp_path / "cut.avi"), "--every", "5"]) == 1
+    output = capsys.readouterr()
+    assert "cut.avi#0\n" in output.out
+    # FFmpeg refuses the frame that the end goes through, or leaves it out.
+    cause = re.search(
+        r"cut.avi: bad: (the video ends after|frame \d+ cannot be decoded)", output.out
+    )
+    assert cause is not None
+    assert f"cut.avi: {cause[1]}" in output.err
 
 
 @pytest.mark.parametrize(

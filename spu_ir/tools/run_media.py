@@ -101,12 +101,9 @@ def run(options: argparse.Namespace) -> None:
             f"{model.level}, {model.threads} threads, {pipeline.decoders} decoding, "
             f"batch {pipeline.batch}"
         )
-    bad = pipeline.work.bad
+    bad, count = pipeline.work.bad, pipeline.work.pictures
     if bad:
-        raise SpuError(
-            f"{bad} of {pipeline.work.pictures} pictures are bad, {rows_with_error(rows)}",
-            remedy="the others were answered",
-        )
+        raise SpuError(f"{bad} of {count} pictures are bad: {rows_with_error(rows)}")
 
 
 def _refuse(options: argparse.Namespace) -> None:
