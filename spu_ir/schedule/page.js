@@ -139,7 +139,7 @@ function meter(name, share, cls, figure, wide) {
   for (const [unit, share] of Object.entries(data.busy)) {
     $("units").append(meter(unit, share, unitClass(unit), percent(share)));
   }
-  const classes = { attention: "noc", VPU: "vpu", copies: "dma", "first layer": "epilogue" };
+  const classes = { attention: "noc", VPU: "vpu", copies: "dma", "first layer": "sfu" };
   for (const [kind, share] of Object.entries(data.kinds)) {
     const cap = share ? `${percent(share)} · ${Number((1 / share).toPrecision(3))}×` : "0%";
     $("kinds").append(meter(kind, share, classes[kind] ?? "spu", cap, true));

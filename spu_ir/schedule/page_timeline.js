@@ -33,9 +33,10 @@
     }
     const plot = draw("g", { "clip-path": "url(#plot)" });
     bars = draw("g", {});
-    events.forEach(([unit, layer, , start, time], number) => {
+    const turns = data.units.map(() => 0); // Neighbours in a lane differ in shade.
+    events.forEach(([unit, , , start, time], number) => {
       const bar = draw("rect", {
-        class: `bar mark ${unitClass(data.units[unit])}${layer % 2 ? " odd" : ""}`,
+        class: `bar mark ${unitClass(data.units[unit])}${turns[unit]++ % 2 ? " odd" : ""}`,
         x: start, y: laneTop(unit), width: Math.max(time, span / 1e6), height: LANE,
       });
       bar.number = number;
@@ -62,6 +63,7 @@
     const step = nice((span / scale) / Math.max(3, inner() / 110));
     for (let t = Math.ceil(left / step) * step; t <= left + span / scale; t += step) {
       axis.append(draw("line", { class: "tick", x1: toX(t), x2: toX(t), y1: TOP - 6, y2: height - 4 }));
+      if (toX(t) > width - 48) continue;
       axis.append(draw("text", { x: toX(t) + 3, y: 13 }, t ? si(t * 1e-9, "s") : "0"));
     }
     labels.replaceChildren();
