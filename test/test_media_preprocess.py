@@ -208,7 +208,7 @@ def test_a_package_keeps_how_it_takes_images(given_back: CompiledModel, tmp_path
     feeds = images.feeds([noise(0, 20, 20)])
     np.testing.assert_array_equal(loaded.run(feeds)["y"], given_back.run(feeds)["y"])
     for wrong in ({"sise": 8}, [], {"size": "big"}):
-        with pytest.raises((SpuError, TypeError)):
+        with pytest.raises(SpuError, match="no description of an image input"):
             ImageInput.from_json(wrong)
 
 
