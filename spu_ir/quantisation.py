@@ -110,6 +110,7 @@ class Quantisation:
         from spu_ir.transforms.choose_precision import choose_precision
         from spu_ir.transforms.correct_bias import correct_bias
         from spu_ir.transforms.round_weights import round_weights
+        from spu_ir.transforms.scale_columns import scale_columns
         from spu_ir.transforms.smooth_activations import smooth_activations
 
         if feeds is None or not self.quantises:
@@ -127,6 +128,14 @@ class Quantisation:
                 feeds,
                 progress=lambda done: progress("smooth", done, total),
                 share=WEIGHT_SHARE[self.rounding],
+            )
+            scale_columns(
+                module,
+                ctx,
+                feeds,
+                self.activations,
+                lambda done: progress("scale columns", done, total),
+                WEIGHT_SHARE[self.rounding],
             )
         calibrate(
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer

@@ -47,6 +47,7 @@ PASSES = (
     "skip-padding",
     "sparsify",
     "smooth-activations",
+    "scale-columns",
     "calibrate",
     "choose-precision",
     "round-weights",

@@ -317,6 +317,26 @@ def test_rows_are_quantised_with_their_own_scales() -> None:
     assert {int(np.abs(q[i].astype(int) - 128).max()) for i in (0, 1, 3, 4)} == {127}
 
 
+def test_columns_are_scaled_before_rows_are_quantised() -> None:
+    x, columns = f32(5, 33), np.exp(f32(33, seed=1)).astype(np.float32)
+    for zero in (128, 40):
+        q, scale = both(
+            f"vpu.quantise_rows %x columns(%k : $k) into %0, %1 {{zero = {zero} : i32}} "
+            ": $x, $0, $1",
+            {"x": x, "k": columns},
+            ((5, 33), np.uint8),
+            ((5,), np.float32),
+        )
+        want, want_scale = both(
+            f"vpu.quantise_rows %x into %0, %1 {{zero = {zero} : i32}} : $x, $0, $1",
+            {"x": x * columns},
+            ((5, 33), np.uint8),
+            ((5,), np.float32),
+        )
+        np.testing.assert_array_equal(q, want)
+        np.testing.assert_array_equal(scale, want_scale)
+
+
 def test_a_table_maps_bytes() -> None:
     x, table = integers(0, 256, 7, 5, dtype=np.uint8), integers(0, 256, 256, dtype=np.uint8, seed=1)
     (y,) = both("vpu.table %x, %t into %0 : $x, $t, $0", {"x": x, "t": table}, ((7, 5), np.uint8))

@@ -96,7 +96,7 @@ def test_weights_of_several_products_and_layers_in_bf16_stay() -> None:
     shared = net.constant(weights(96, 96))
     y = net.matmul(net.matmul(net.inputs[0], shared, "a"), shared, "b")
     net.module = net.finish(net.matmul(y, weights(8, 96), "c"))
-    round_weights(net.module, net.ctx, [{"x0": correlated(32, 1)}])
+    round_weights(net.module, net.ctx, [{"x0": correlated(64, 1)}])
     a, b, c = products(net.module)
     assert isinstance(a, MatmulOp)
     assert a.weight is b.weight
@@ -106,6 +106,24 @@ def test_weights_of_several_products_and_layers_in_bf16_stay() -> None:
     assert changed is not None
     np.testing.assert_array_equal(kept, weights(96, 96))
     assert (changed != weights(8, 96)).any()
+
+
+@pytest.mark.parametrize(("rows", "enough"), [(191, False), (192, True)])
+def test_few_rows_are_rounded_to_the_nearest(rows: int, enough: bool) -> None:
+    """Fitted to fewer rows than two for each of 96 inputs, weights would suit only these."""
+    net = Net((DYNAMIC, 96))
+    net.module = net.finish(net.matmul(net.inputs[0], weights(8, 96), "only"))
+    x = correlated(39, 1).reshape(-1, 96)[:rows]
+    expected = interpret(net.module, net.ctx, {"x0": x})["y0"]
+    round_weights(net.module, net.ctx, [{"x0": x}])
+    (op,) = products(net.module)
+    weight = constant_of(op.weight, store_of(net.ctx))
+    assert weight is not None
+    assert (weight == weights(8, 96)).all() == (not enough)
+    # The bias takes the mean error all the same.
+    QuantisePass("dynamic").apply(net.ctx, net.module)
+    got = interpret(net.module, net.ctx, {"x0": x})["y0"]
+    np.testing.assert_allclose(got.mean(axis=0), expected.mean(axis=0), atol=1e-5)
 
 
 def test_rows_of_a_gelu_get_the_zero_point_with_the_finest_steps() -> None:

@@ -271,6 +271,28 @@ def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
             assert_same_bits(row_scale, np.reshape(want_scale, 1))
 
 
+@given(n=sizes, seed=seeds, special=st.booleans(), scale=st.sampled_from([0.0, 1e-42, 1e-30, 1.0]))
+def test_quantise_row_of_scaled_columns(
+    c: Device, n: int, seed: int, special: bool, scale: float
+) -> None:
+    x = floats(seed, n, special=special)
+    columns = np.abs(floats(seed + 1, n, special=False, scale=scale)).astype(np.float32)
+    q, row_scale = np.empty(n, np.uint8), np.empty(1, np.float32)
+    for zero in (0, 1, 40, 127, 128):
+        if zero == 128:
+            c.call("test_vpu_quantise_columns_f32", x, columns, q, row_scale, n)
+        else:
+            point = np.int32(zero)
+            c.call("test_vpu_quantise_columns_from_f32", x, columns, q, row_scale, n, point)
+        want, want_scale = golden.quantise_rows(x, zero, columns)
+        assert_same_bits(q, want)
+        assert_same_bits(row_scale, np.reshape(want_scale, 1))
+        with np.errstate(all="ignore"):
+            first, first_scale = golden.quantise_rows(x * columns, zero)
+        assert_same_bits(q, first)
+        assert_same_bits(row_scale, np.reshape(first_scale, 1))
+
+
 @given(n=sizes, seed=seeds, special=st.booleans(), zero=st.integers(-128, 127))
 def test_quantise_and_range(c: Device, n: int, seed: int, special: bool, zero: int) -> None:
     x = floats(seed, n, special=special)

@@ -407,12 +407,14 @@ def _quantise_rows(_: Printer, scope: Scope, op: Operation) -> None:
     x, out, scale = (scope.view(v) for v in (op.x, op.init, op.scale_init))
     scales = View(scale.pointer, scale.element, (*scale.dims, 1), (*scale.strides, 1))
     point = op.zero.value.data
-    call = "vpu_quantise_row_f32" if point == 128 else "vpu_quantise_row_from_f32"
+    call = "vpu_quantise_row" if op.columns is None else "vpu_quantise_columns"
+    call += "_f32" if point == 128 else "_from_f32"
     zero = "" if point == 128 else f", {point}"
+    columns = "" if op.columns is None else f"{scope.view(op.columns).pointer}, "
     _rows(
         scope,
         [x, out, scales],
-        lambda p, n: scope.line(f"{call}({p[0]}, {p[1]}, {p[2]}, {n}{zero});"),
+        lambda p, n: scope.line(f"{call}({p[0]}, {columns}{p[1]}, {p[2]}, {n}{zero});"),
         "quantisation of rows",
     )
 

@@ -36,7 +36,8 @@ class QuantiseRowsOp(DestinationOp):
     """
     Dynamic quantisation, row by row, with one zero point for all rows.
 
-    x f32 `[..., K]`; init ui8, x's shape; scale_init f32, x's shape without its last axis.
+    x f32 `[..., K]`; init ui8, x's shape; scale_init f32, x's shape without its last axis;
+    columns f32 `[K]`: with these, x stands for `x * columns` in what follows.
     With `zero` 128 it is symmetric: `scale = max|x| / 127`,
     `init = clamp(rint(x * (127 / max|x|)), -127, 127) + 128`. Any other is for rows that reach
     further up than down: `scale = max(max(x, 0) / (255 - zero), max(-x, 0) / zero)`,
@@ -46,6 +47,7 @@ class QuantiseRowsOp(DestinationOp):
     name = "vpu.quantise_rows"
 
     x = operand_def(Shaped)
+    columns = opt_operand_def(Shaped)
     init = operand_def(Shaped)
     scale_init = operand_def(Shaped)
     zero = prop_def(IntegerAttr, default_value=IntegerAttr(128, i32))
@@ -55,13 +57,21 @@ class QuantiseRowsOp(DestinationOp):
     irdl_options = (SameVariadicResultSize(), ParsePropInAttrDict())
     traits = traits_def(DestinationEffects())
     assembly_format = (
-        "$x `into` $init `,` $scale_init attr-dict `:` type($x) `,` type($init) `,` "
-        "type($scale_init) (`->` type($result)^ `,` type($scale))?"
+        "$x (`columns` `(` $columns^ `:` type($columns) `)`)? `into` $init `,` $scale_init "
+        "attr-dict `:` type($x) `,` type($init) `,` type($scale_init) "
+        " (`->` type($result)^ `,` type($scale))?"
     )
 
-    def __init__(self, x: SSAValue, init: SSAValue, scale_init: SSAValue, zero: int = 128):
+    def __init__(
+        self,
+        x: SSAValue,
+        init: SSAValue,
+        scale_init: SSAValue,
+        zero: int = 128,
+        columns: SSAValue | None = None,
+    ):
         super().__init__(
-            operands=[x, init, scale_init],
+            operands=[x, columns, init, scale_init],
             properties={"zero": IntegerAttr(zero, i32)},
             result_types=[result_type(init), result_type(scale_init)],
         )
@@ -76,6 +86,9 @@ class QuantiseRowsOp(DestinationOp):
         self.require_element("scale_init", self.scale_init, f32)
         self.require_shape("the init", self.init, shape_of(self.x))
         self.require_shape("scale_init", self.scale_init, shape_of(self.x)[:-1])
+        if self.columns is not None:
+            self.require_element("columns", self.columns, f32)
+            self.require_shape("columns", self.columns, shape_of(self.x)[-1:])
         zero = self.zero.value.data
         self.require(0 <= zero <= 128, f"zero must be 0 to 128, got {zero}")
 

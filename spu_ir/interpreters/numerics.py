@@ -223,14 +223,21 @@ def dequantise(q: NDArray[Any], scale: np.float32, zero: int) -> F32:
     return (q.astype(np.int32) - np.int32(zero)).astype(np.float32) * np.float32(scale)
 
 
-def quantise_rows(x: F32, zero: int = 128) -> tuple[NDArray[np.uint8], F32]:
+def quantise_rows(
+    x: F32, zero: int = 128, columns: F32 | None = None
+) -> tuple[NDArray[np.uint8], F32]:
     """
     Quantise every row of `x[..., n]` to u8 with one zero point; also gives scales `[...]`.
+
+    With `columns [n]` it is `x * columns` that is quantised.
 
     128: scale = max|x| / 127, or 1 where the row is all zeros; q = round(x * (127 / max|x|))
     clamped to -127..127, + 128. Another: scale = max(max(x) / (255 - zero), max(-x) / zero) of
     what is positive, or 1; q = round(x * (1 / scale)) clamped to bytes. NaN gives the zero point.
     """
+    if columns is not None:
+        with np.errstate(all="ignore"):
+            x = np.asarray(x, dtype=np.float32) * columns
     if zero != 128:
         return _quantise_rows_from(np.asarray(x, dtype=np.float32), zero)
     values, scale, _ = symmetric_rows(x)

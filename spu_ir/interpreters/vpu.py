@@ -242,7 +242,8 @@ class VpuFunctions(InterpreterFunctions):
     def run_quantise_rows(
         self, _: Interpreter, op: QuantiseRowsOp, args: PythonValues
     ) -> PythonValues:
-        return deliver(op, args, *vpu.quantise_rows(args[0], op.zero.value.data))
+        columns = None if op.columns is None else args[1]
+        return deliver(op, args, *vpu.quantise_rows(args[0], op.zero.value.data, columns))
 
     @impl(TableOp)
     def run_table(self, _: Interpreter, op: TableOp, args: PythonValues) -> PythonValues:

@@ -213,6 +213,10 @@ def _layer_norm(i: Instruction) -> Cost:
     return _rows(vector, 0, 2)(i)
 
 
+def _quantise_rows(i: Instruction) -> Cost:
+    return _rows(QUANTISE_ROW + i.has("columns"), 0, 1)(i)
+
+
 def _reduce(i: Instruction) -> Cost:
     fn = i.facts["fn"]
     return Cost(
@@ -407,7 +411,7 @@ FORMULAS: dict[str, Formula] = {
     "vpu.cast": _elementwise(1),
     "vpu.quantise": _elementwise(QUANTISE),
     "vpu.dequantise": _elementwise(2),
-    "vpu.quantise_rows": _rows(QUANTISE_ROW, 0, 1),
+    "vpu.quantise_rows": _quantise_rows,
     "vpu.table": _elementwise(1),
     # Maximum, less it, exp, sum, then times the inverse of the sum (its logarithm off).
     "vpu.softmax": _rows(4, 1, 1),

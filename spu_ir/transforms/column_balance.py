@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,19 +115,40 @@ def balanced(
     unit = np.where(used, x.std(axis=0), 0.0) if shifted else zeros
     first = np.where(used, loss.mean, 0.0) if shifted else zeros
     logs = np.log(factors(np.abs(x - first).max(axis=0), weights, strength).astype(np.float64))
-    best = (loss(np.log(plain.astype(np.float64)), zeros)[0], np.log(plain.astype(float)), zeros)
-    point = np.concatenate([logs, zeros])
+    start = np.log(plain.astype(np.float64))
+
+    def joint(point: Doubles) -> tuple[float, Doubles]:
+        """The loss of logarithms of divisors, then of shifts in units."""
+        value, by_logs, by_shift = loss(point[: len(logs)], first + unit * point[len(logs) :])
+        return value, np.concatenate([np.where(used, by_logs, 0), by_shift * unit])
+
+    bound = np.concatenate([np.full(len(logs), np.log(LARGEST)), np.full(len(logs), np.inf)])
+    value, point = descend(joint, np.concatenate([logs, zeros]), bound)
+    if value >= loss(start, zeros)[0]:
+        return plain, zeros.astype(np.float32)
+    shift = first + unit * point[len(logs) :]
+    return np.exp(point[: len(logs)]).astype(np.float32), shift.astype(np.float32)
+
+
+def descend(
+    loss: Callable[[Doubles], tuple[float, Doubles]], point: Doubles, bound: Doubles
+) -> tuple[float, Doubles]:
+    """
+    The least value of `loss` that Adam meets from `point` on, and where: STEPS steps.
+
+    `loss` yields its value and gradient; every number stays within `bound` of 0. What descends is
+    the logarithm of the loss.
+    """
+    best = (np.inf, point)
     momentum, square = np.zeros_like(point), np.zeros_like(point)
-    bound = np.log(LARGEST)
     for step in range(1, STEPS + 1):
-        shift = first + unit * point[len(logs) :]
-        value, by_logs, by_shift = loss(point[: len(logs)], shift)
+        value, gradient = loss(point)
         if value < best[0]:
-            best = (value, point[: len(logs)].copy(), shift)
-        gradient = np.concatenate([np.where(used, by_logs, 0), by_shift * unit]) / value
+            best = (value, point)
+        gradient = gradient / value
         momentum += 0.1 * (gradient - momentum)
         square += 0.001 * (gradient**2 - square)
         rate = FASTEST * 0.5 * (1 + np.cos(np.pi * step / STEPS))
-        point -= rate * (momentum / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-12)
-        point[: len(logs)] = np.clip(point[: len(logs)], -bound, bound)
-    return np.exp(best[1]).astype(np.float32), best[2].astype(np.float32)
+        move = rate * (momentum / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-12)
+        point = np.clip(point - move, -bound, bound)
+    return best

@@ -40,7 +40,7 @@ from spu_ir.transforms.rewriting import (
     is_kept_bf16,
     layer_of,
 )
-from spu_ir.transforms.row_zeros import row_zero
+from spu_ir.transforms.row_zeros import row_zero, scaled_columns
 from spu_ir.transforms.weight_scales import row_scales
 
 MODES = ("auto", "dynamic", "static")
@@ -134,20 +134,23 @@ class Quantiser:
         op.operands[1] = self.weights[source]
 
     def quantise_rows(self, op: EpilogueOp) -> None:
-        """x of `op` quantised at run time, each row with its own scale."""
+        """x of `op`, times its columns' factors, quantised at run time: a scale for each row."""
         x = op.x
         if x not in self.rows:
             dims = dims_of(x)
-            builder = Builder(after([x, *dims]))
+            source, columns = scaled_columns(x) or (x, None)
+            given = [x, *dims] if columns is None else [x, columns, *dims]
+            builder = Builder(after(given))
             shape = shape_of(x)[:-1]
             scales = TensorType(f32, shape)
             # The last axis is a weight's K and so never a run-time extent.
             quantised = builder.insert(
                 QuantiseRowsOp(
-                    x,
+                    source,
                     builder.insert(empty_of(x, ui8, dims)).tensor,
                     builder.insert(tensor.EmptyOp(dims, scales)).tensor,
                     row_zero(x),
+                    columns,
                 )
             )
             zero = builder.insert(constant_op(self.store, np.array(row_zero(x), np.uint8))).result
@@ -215,6 +218,13 @@ def is_candidate(op: EpilogueOp) -> bool:
     return element_of(op.x) == f32 and is_constant(op.weight)
 
 
+def is_static_network(products: Sequence[EpilogueOp], mode: str, *, calibrated: bool) -> bool:
+    """Whether all candidates have static activations, not just the convolutions among them."""
+    convolutions = sum(isinstance(op, ConvOp) for op in products)
+    mostly = 2 * convolutions > len(products)
+    return mode == "static" or (mode == "auto" and mostly and calibrated)
+
+
 def choose_static(products: Sequence[EpilogueOp], mode: str) -> list[EpilogueOp]:
     """
     Of all candidates, those whose activations are quantised with ranges known from calibration.
@@ -226,9 +236,8 @@ def choose_static(products: Sequence[EpilogueOp], mode: str) -> list[EpilogueOp]
     """
     if mode == "dynamic":
         return []
-    convolutions = sum(isinstance(op, ConvOp) for op in products)
     calibrated = all(range_of(op.x) is not None for op in products)
-    everything = mode == "static" or (2 * convolutions > len(products) and calibrated)
+    everything = is_static_network(products, mode, calibrated=calibrated)
     static = [
         op for op in products if (everything or isinstance(op, ConvOp)) and not is_kept_bf16(op)
     ]

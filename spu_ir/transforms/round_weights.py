@@ -36,6 +36,10 @@ MEMORY = 8 << 30
 """Bytes that the activations of all feeds may take at one time."""
 
 
+ENOUGH = 2
+"""Rows for each input of a product; with fewer a weight would be fitted to just these rows."""
+
+
 @dataclass
 class Inputs:
     """What a product meets: rows x `[K]` in the INT8 network, d in the f32 network; sums, f64."""
@@ -153,7 +157,9 @@ class Rounding:
                 op=op.name,
                 remedy="check the calibration feeds",
             )
-        new = rounded(weight, seen.xx if bias is None else seen.centred())
+        new = weight
+        if seen.count >= ENOUGH * seen.depth:
+            new = rounded(weight, seen.xx if bias is None else seen.centred())
         values, scale = quantised_weight(new)
         kept = (values * scale[:, None]).astype(np.float32)
         # `quantise` has to find the grid again; where it does not, it rounds the row itself.
@@ -215,9 +221,10 @@ def round_weights(
     Put weights of a module on tensors, in f32, on the grids that `quantise` in `mode` gives them.
 
     Products are taken in order, on the inputs that they have in the INT8 network so far: weights
-    are `rounded` for these, and a constant bias is moved by what the mean of each output channel
-    differs from the f32 network's. Only matrix products whose rows are quantised at run time and
-    whose weight nothing else uses; `quantise` rounds all others. Attention counts as f32. All
+    are `rounded` for these, or to the nearest where there are fewer than ENOUGH rows for each
+    input, and a constant bias is moved by what the mean of each output channel differs from the
+    f32 network's. Only matrix products whose rows are quantised at run time and whose weight
+    nothing else uses; `quantise` rounds all others. Attention counts as f32. All
     feeds are held at a time. Raises SpuError when there is no feed, or they take too much memory.
     """
     store = store_of(ctx)
@@ -255,8 +262,8 @@ class RoundWeightsPass(ModulePass):
     What they make up for is measured on the inputs in an `.npz` file, as for `calibrate`;
     `quantise` in the same `mode` comes after and finds the weights on its grids. Constant biases
     take the mean error, and rows that a GELU or SiLU yields their best zero point. Weights that
-    several products use, and those of convolutions and of statically quantised inputs, are left
-    to `quantise`.
+    several products use, those of convolutions and of statically quantised inputs, and those of
+    more than half as many inputs as there are rows to measure with, are left to `quantise`.
     """
 
     name = "round-weights"

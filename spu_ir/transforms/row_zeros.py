@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, i32
@@ -10,7 +10,15 @@ from xdsl.ir import Operation, SSAValue
 
 from spu_ir.dialects.spu import Activation, EpilogueOp
 from spu_ir.dialects.types import Array
-from spu_ir.dialects.vpu import ReshapeOp, SoftmaxOp, TransposeOp, UnaryFn, UnaryOp
+from spu_ir.dialects.vpu import (
+    BinaryFn,
+    BinaryOp,
+    ReshapeOp,
+    SoftmaxOp,
+    TransposeOp,
+    UnaryFn,
+    UnaryOp,
+)
 
 SYMMETRIC = 128
 """For rows of which nothing is known."""
@@ -49,7 +57,7 @@ def row_zero(value: SSAValue) -> int:
     """
     The u8 zero point for the rows of `value`, f32 `[..., K]`: 0, 40 or 128.
 
-    Where `choose_row_zero` saw rows it is what was chosen instead of 40.
+    Where `choose_row_zero` or `scale-columns` saw rows it is what was chosen instead of 40.
     """
     op = producer_of(value)
     if isinstance(op, Operation) and isinstance(found := op.attributes.get(ROW_ZERO), IntegerAttr):
@@ -73,20 +81,28 @@ def producer_of(value: SSAValue) -> object:
     return op
 
 
-def best_zero(rows: Iterable[Array]) -> int:
+def scaled_columns(value: SSAValue) -> tuple[SSAValue, SSAValue] | None:
+    """The activation and its factors `[K]`, if `value` is what `scale-columns` made of it."""
+    op = value.owner
+    if isinstance(op, BinaryOp) and op.fn.data is BinaryFn.MUL and ROW_ZERO in op.attributes:
+        return op.a, op.b
+    return None
+
+
+def best_zero(rows: Iterable[Array], candidates: Sequence[int] = CANDIDATES) -> int:
     """
-    Of CANDIDATES the zero point with the least mean square of the scales of rows f32 `[..., K]`.
+    Of `candidates` the zero point with the least mean square of the scales of rows f32 `[..., K]`.
 
     The squared rounding error of a row is `scale^2 / 12` for each element. Rows that reach far up
     want a low zero point, those that stay near zero a high one: it is for all of them.
     """
-    total = np.zeros(len(CANDIDATES))
-    zeros = np.array(CANDIDATES, np.float64)
+    total = np.zeros(len(candidates))
+    zeros = np.array(candidates, np.float64)
     for some in rows:
         high = np.maximum(some.max(axis=-1, initial=0), 0).reshape(-1, 1).astype(np.float64)
         low = np.maximum(-some.min(axis=-1, initial=0), 0).reshape(-1, 1).astype(np.float64)
         total += (np.maximum(high / (255 - zeros), low / zeros) ** 2).sum(axis=0)
-    return CANDIDATES[int(total.argmin())]
+    return candidates[int(total.argmin())]
 
 
 def choose_row_zero(value: SSAValue, rows: Iterable[Array]) -> None:

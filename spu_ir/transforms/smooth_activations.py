@@ -84,9 +84,10 @@ def owns_its_weights(group: Group) -> bool:
 
 @dataclass
 class SampledRows:
-    """Some rows of some ops' results `[..., K]`, evenly out of all: at most ROWS an op."""
+    """Some rows of some ops' results `[..., K]`, evenly out of all: at most `most` an op."""
 
     ops: frozenset[Operation]
+    most: int = ROWS
     rows: dict[Operation, list[Array]] = field(default_factory=dict[Operation, "list[Array]"])
     strides: dict[Operation, int] = field(default_factory=dict[Operation, int])
     seen: dict[Operation, int] = field(default_factory=dict[Operation, int])
@@ -100,7 +101,7 @@ class SampledRows:
         rows = rows[-seen % stride :: stride]
         kept = self.rows.setdefault(op, [])
         kept.append(rows[np.isfinite(rows).all(axis=1)].copy())
-        while sum(map(len, kept)) > ROWS:
+        while sum(map(len, kept)) > self.most:
             self.strides[op] = stride = 2 * stride
             kept[:] = [np.concatenate(kept)[::2].copy()]
 

@@ -157,7 +157,8 @@ def _layer_norm(op: LayerNormOp) -> Rule:
 def _quantise_rows(op: QuantiseRowsOp) -> Rule:
     rows = len(shape_of(op.x)) - 1
     same = leading(op.x, rows)
-    return Rule(op.init, range(rows), [same, same, range(rows)])
+    columns = [] if op.columns is None else [whole(op.columns)]
+    return Rule(op.init, range(rows), [same, *columns, same, range(rows)])
 
 
 @rule_of.register

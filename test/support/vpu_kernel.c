@@ -156,6 +156,12 @@ EXPORT(vpu_quantise_row_from_f32,
        (x, q, scale, n, zero))
 EXPORT(vpu_quantise_row_f32, (const float *x, uint8_t *q, float *scale, int64_t n),
        (x, q, scale, n))
+EXPORT(vpu_quantise_columns_from_f32,
+       (const float *x, const float *columns, uint8_t *q, float *scale, int64_t n, int32_t zero),
+       (x, columns, q, scale, n, zero))
+EXPORT(vpu_quantise_columns_f32,
+       (const float *x, const float *columns, uint8_t *q, float *scale, int64_t n),
+       (x, columns, q, scale, n))
 EXPORT(vpu_minmax_f32, (const float *x, int64_t n, float *low, float *high), (x, n, low, high))
 EXPORT(vpu_dynamic_scale, (float low, float high, float *scale, int32_t *zero),
        (low, high, scale, zero))

@@ -2,6 +2,7 @@
 #ifndef SPU_VPU_H
 #define SPU_VPU_H
 
+#include "vpu_columns.h"
 #include "vpu_image.h"
 #include "vpu_move.h"
 #include "vpu_pointwise.h"

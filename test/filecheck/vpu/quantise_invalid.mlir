@@ -103,3 +103,13 @@
 %x, %t, %q = "test.op"() : () -> (tensor<4xui8>, tensor<256xui8>, tensor<5xui8>)
 %r = vpu.table %x, %t into %q : tensor<4xui8>, tensor<256xui8>, tensor<5xui8> -> tensor<5xui8>
 // CHECK: vpu.table: the init must have shape [4], got [5]
+
+// -----
+%x, %k, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<8xbf16>, tensor<4x8xui8>, tensor<4xf32>)
+%r, %t = vpu.quantise_rows %x columns(%k : tensor<8xbf16>) into %q, %s : tensor<4x8xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
+// CHECK: vpu.quantise_rows: columns must have element type f32, got bf16
+
+// -----
+%x, %k, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32>)
+%r, %t = vpu.quantise_rows %x columns(%k : tensor<4xf32>) into %q, %s : tensor<4x8xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
+// CHECK: vpu.quantise_rows: columns must have shape [8], got [4]
