@@ -24,7 +24,6 @@ from spu_ir.errors import SpuError
 from .checks import first_line, subgraphs
 from .limits import element_of_data_type, tensor_bytes
 
-
 PROPAGATED_ELEMENTS = 1 << 20
 """Most elements of a vector of integers whose values inference follows."""
 
