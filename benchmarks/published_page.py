@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from spu_ir.schedule.estimate import Estimate, LayerEstimate
-from spu_ir.schedule.planned import WHOLE_SAMPLES
+from spu_ir.schedule.estimate import Estimate
+from spu_ir.schedule.shares import KINDS, alike, shares
 from spu_ir.targets import NAMES, Target
 
 if TYPE_CHECKING:
@@ -21,39 +21,8 @@ TEMPLATE = Path(__file__).with_name("published_page.md")
 
 COLUMNS = ("workload", "card", "published", "modelled", "off by", "", "source")
 
-KINDS: tuple[str, ...] = ("first layer", "other products", "attention", "VPU", "copies")
 LONGEST = 5
 """Steps of a model that the page lists."""
-
-
-def kind_of(layer: LayerEstimate, first: bool) -> str:
-    """Which of `KINDS` a step is: `first` is whether no product came before it."""
-    if layer.op in WHOLE_SAMPLES:
-        return "attention"
-    if layer.unit == "spu":
-        return "first layer" if first else "other products"
-    return "VPU" if layer.unit == "vpu" else "copies"
-
-
-def shares(layers: Sequence[LayerEstimate]) -> dict[str, float]:
-    """
-    The share of each kind in the sum of all steps' times, each as long as its busiest unit takes.
-
-    What Amdahl's law is about: a kind of share s caps the gain from all others at 1 / s.
-    """
-    times = dict.fromkeys(KINDS, 0.0)
-    first = True
-    for layer in layers:
-        kind = kind_of(layer, first)
-        first = first and layer.unit != "spu"
-        times[kind] += longest(layer)
-    total = sum(times.values())
-    return {kind: time / total for kind, time in times.items()}
-
-
-def longest(layer: LayerEstimate) -> float:
-    """Seconds that the busiest unit is at work with a step."""
-    return max(layer.busy_s.values(), default=0.0)
 
 
 def show(results: Sequence[Result]) -> None:
@@ -171,21 +140,15 @@ def _longest(estimates: dict[str, Estimate]) -> str:
     lines: list[list[str]] = []
     for case in ("resnet50", "bert", "conformer"):
         found = estimates[case]
-        total = sum(longest(layer) for layer in found.layers)
-        alike: dict[tuple[object, ...], list[LayerEstimate]] = {}
-        for layer in found.layers:
-            key = (layer.op, layer.bottleneck, layer.work.dense_macs, round(longest(layer), 9))
-            alike.setdefault(key, []).append(layer)
-        groups = sorted(alike.values(), key=lambda g: -len(g) * longest(g[0]))
-        for layers in groups[:LONGEST]:
-            one = layers[0]
+        for group in alike(found.layers)[:LONGEST]:
+            one = group.first
             lines.append(
                 [
                     case,
                     f"`{one.layer}`" if one.layer else "the input",
                     one.op,
-                    str(len(layers)),
-                    f"{len(layers) * longest(one) / total:.1%}",
+                    str(len(group.layers)),
+                    f"{group.share:.1%}",
                     one.bottleneck,
                     f"{one.work.macs / found.core_batch / 1e6:,.1f}",
                     f"{one.work.dense_macs / found.core_batch / 1e6:,.1f}",

@@ -97,6 +97,6 @@ def alike(layers: Sequence[LayerEstimate]) -> list[Group]:
         found.setdefault(key, []).append(layer)
     groups: list[Group] = []
     for each in found.values():
-        seconds = sum(map(longest, each))
+        seconds = len(each) * longest(each[0])  # Equal totals stay in the program's order.
         groups.append(Group(tuple(each), seconds, seconds / total if total else 0.0))
     return sorted(groups, key=lambda group: -group.seconds)
