@@ -166,6 +166,7 @@ def test_convolutions_are_int8_with_random_scales(
         (["--batch", "0"], "batch=0 is too small"),
         (["--extents", "seq"], "--extents 'seq' is not name=number"),
         (["--extents", "seq=4"], "the extent 'seq' cannot be given"),
+        (["--attention", "int4"], "attention 'int4' is not known"),
         (["--precision", "int4"], "precision 'int4' is not known"),
         (["--trace", "/no/such/folder/t.json"], "'/no/such/folder/t.json' cannot be written"),
     ],
@@ -196,6 +197,8 @@ def check_trace(trace: dict[str, Any]) -> None:
         assert event["dur"] >= 0
         threads.setdefault(place, []).append(event)
     assert threads.keys() <= named
+    assert len({thread for _, thread in named}) == len(named)
+    assert all(number > 0 for place in named for number in place)
     for events in threads.values():
         for before, after in pairwise(events):
             assert before["ts"] + before["dur"] <= after["ts"]
@@ -208,7 +211,7 @@ def test_a_trace_has_every_event_of_the_timeline(batch: int) -> None:
     check_trace(trace)
     complete = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert len(complete) == len(e.timeline)
-    assert {event["pid"] for event in complete} == set(range(e.chips * e.cores))
+    assert {event["pid"] for event in complete} == set(range(1, 1 + e.chips * e.cores))
     assert max(event["ts"] + event["dur"] for event in complete) == pytest.approx(
         e.latency_s * 1e6, abs=1e-3
     )

@@ -41,25 +41,33 @@ def trace_of(estimate: Estimate) -> dict[str, Any]:
 
 def _events(estimate: Estimate) -> Iterator[dict[str, Any]]:
     timeline = estimate.timeline
-    threads = {unit: number for number, unit in enumerate(UNITS)}
+    places = {unit: number for number, unit in enumerate(UNITS)}
     for core in sorted({event.core for event in timeline}):
-        yield _metadata("process_name", core, 0, {"name": f"core {core}"})
-        yield _metadata("process_sort_index", core, 0, {"sort_index": core})
-        for unit, thread in threads.items():
-            yield _metadata("thread_name", core, thread, {"name": unit})
-            yield _metadata("thread_sort_index", core, thread, {"sort_index": thread})
-    for event in sorted(timeline, key=lambda e: (e.core, threads[e.unit], e.start_s)):
+        process, first = _numbers(core, 0)
+        yield _metadata("process_name", process, first, {"name": f"core {core}"})
+        yield _metadata("process_sort_index", process, first, {"sort_index": core})
+        for unit, place in places.items():
+            _, thread = _numbers(core, place)
+            yield _metadata("thread_name", process, thread, {"name": unit})
+            yield _metadata("thread_sort_index", process, thread, {"sort_index": place})
+    for event in sorted(timeline, key=lambda e: (e.core, places[e.unit], e.start_s)):
         start = _microseconds(event.start_s)
+        process, thread = _numbers(event.core, places[event.unit])
         yield {
             "name": event.layer or event.label,
             "cat": event.unit,
             "ph": "X",
             "ts": start,
             "dur": _microseconds(event.end_s) - start,
-            "pid": event.core,
-            "tid": threads[event.unit],
+            "pid": process,
+            "tid": thread,
             "args": {"op": event.label, AMOUNTS.get(event.unit, "bytes"): event.amount},
         }
+
+
+def _numbers(core: int, place: int) -> tuple[int, int]:
+    """Of a process and a thread: from 1, as 0 is the idle one's, and no thread in two processes."""
+    return core + 1, core * len(UNITS) + place + 1
 
 
 def _microseconds(seconds: float) -> float:

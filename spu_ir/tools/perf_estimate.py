@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 TARGET = "s30"
 """Of an ONNX file, where none is given; a package has its own."""
 
-ONNX_ONLY = ("precision", "sparsity", "shapes", "padding", "calibration", "activations")
+ONNX_ONLY = (
+    "precision",
+    "sparsity",
+    "shapes",
+    "padding",
+    "activations",
+    "attention",
+    "calibration",
+)
 """Options that say how a model is compiled, which a package is already."""
 
 LAYERS = 12
@@ -85,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--shapes", metavar="NAME=N,..", help="extents, as batch=1:64,seq=384")
     group.add_argument("--padding", metavar="P", help="compute (default) or skip")
     group.add_argument("--activations", metavar="A", help="auto (default), dynamic or static")
+    group.add_argument("--attention", metavar="A", help="auto (default), int8 or fp32")
     group.add_argument(
         "--calibration",
         metavar="FILE.npz",
@@ -247,11 +256,16 @@ def _of_onnx(options: argparse.Namespace, target: Target) -> Source:
     check("precision", precision, PRECISIONS)
     check("padding", options.padding or "compute", PADDINGS)
     shapes = parse_shapes(options.shapes or "")
+    quantisation = Quantisation(
+        precision,
+        activations=options.activations or "auto",
+        attention=options.attention or "auto",
+    )
     calibration, scales = _calibration(options, precision, shapes)
     with progress_bar(quiet=options.json) as progress:
         program, _ = lower(
             options.model,
-            quantisation=Quantisation(precision, activations=options.activations or "auto"),
+            quantisation=quantisation,
             sparsity=options.sparsity,
             calibration=calibration,
             shapes=shapes,
