@@ -12,6 +12,10 @@ TORCH_VENV := .venv-torch
 TORCH_BIN := $(TORCH_VENV)/bin
 TORCH_INSTALLED := $(TORCH_VENV)/.installed
 TORCH_PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(TORCH_BIN)/pytest -W error
+# Ray and the HTTP server, with the client that they are tested with.
+SERVE_VENV := .venv-serve
+SERVE_BIN := $(SERVE_VENV)/bin
+SERVE_INSTALLED := $(SERVE_VENV)/.installed
 # The engines that spu-ir is compared with; DeepSparse is of another time, and apart.
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
@@ -21,7 +25,7 @@ DEEPSPARSE_VENV := .venv-deepsparse
 DEEPSPARSE_INSTALLED := $(DEEPSPARSE_VENV)/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
-.PHONY: help run test slow test-export test-train lint lint-torch format lit bench \
+.PHONY: help run test slow test-export test-train test-serve lint lint-torch lint-serve format lit bench \
 	bench-compare bench-deepsparse wheel clean
 .DEFAULT_GOAL := help
 
@@ -32,16 +36,19 @@ run: $(INSTALLED) ## semantic search with the real MiniLM, compiled to INT8 (ARG
 	$(BIN)/python examples/search.py $(ARGS)
 
 test: lint lit ## everything that must pass before a commit: ruff, pyright, lit, pytest
-	$(PYTEST) -m "not (slow or export or train)" $(PYTEST_ARGS)
+	$(PYTEST) -m "not (slow or export or train or serve)" $(PYTEST_ARGS)
 
 slow: $(INSTALLED) ## the tests of whole models, of the wheel and of the documentation
-	$(PYTEST) -m "slow and not (export or train)" $(PYTEST_ARGS)
+	$(PYTEST) -m "slow and not (export or train or serve)" $(PYTEST_ARGS)
 
 test-export: lint-torch ## models that PyTorch exports, compiled and compared; in .venv-torch
 	$(TORCH_PYTEST) -m export $(PYTEST_ARGS)
 
 test-train: lint-torch ## training with pruned weights; in .venv-torch
 	$(TORCH_PYTEST) -m train $(PYTEST_ARGS)
+
+test-serve: lint-serve ## batch jobs on Ray and the HTTP server; in .venv-serve
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(SERVE_BIN)/pytest -W error -m serve
 
 lint: $(INSTALLED) ## ruff, formatting and pyright
 	$(BIN)/ruff check .
@@ -50,6 +57,9 @@ lint: $(INSTALLED) ## ruff, formatting and pyright
 
 lint-torch: $(TORCH_INSTALLED) ## pyright on the files that import PyTorch
 	$(TORCH_BIN)/pyright --project requirements/pyright-torch.json --pythonpath $(TORCH_BIN)/python
+
+lint-serve: $(SERVE_INSTALLED) ## pyright on the files that import the HTTP server
+	$(SERVE_BIN)/pyright --project requirements/pyright-serve.json --pythonpath $(SERVE_BIN)/python
 
 format: $(INSTALLED) ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
@@ -70,7 +80,7 @@ wheel: $(INSTALLED) ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(TORCH_VENV) $(BENCH_VENV) $(DEEPSPARSE_VENV)
+	rm -rf $(VENV) $(TORCH_VENV) $(SERVE_VENV) $(BENCH_VENV) $(DEEPSPARSE_VENV)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -87,6 +97,9 @@ $(INSTALLED): requirements/lock.txt pyproject.toml
 	$(environment)
 
 $(TORCH_INSTALLED): requirements/lock.txt requirements/torch.txt pyproject.toml
+	$(environment)
+
+$(SERVE_INSTALLED): requirements/lock.txt requirements/serve.txt pyproject.toml
 	$(environment)
 
 $(BENCH_INSTALLED): requirements/lock.txt requirements/bench.txt pyproject.toml

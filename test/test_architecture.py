@@ -96,8 +96,10 @@ def test_the_top_level_folders_are_links(name: str) -> None:
 IMPORT_ALL = """
 import pkgutil, sys, spu_ir
 for found in pkgutil.walk_packages(spu_ir.__path__, "spu_ir."):
-    needs_torch = found.name.startswith("spu_ir.sparsify.training")
-    if not found.name.endswith("__main__") and not needs_torch:
+    needs_more = found.name.startswith(
+        ("spu_ir.sparsify.training", "spu_ir.contrib.serve_app", "spu_ir.contrib.serve_http")
+    )
+    if not found.name.endswith("__main__") and not needs_more:
         __import__(found.name)
 for name, module in sorted(sys.modules.items()):
     print(name, getattr(module, "__file__", None) or "-")

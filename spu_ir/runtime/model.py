@@ -147,6 +147,15 @@ class CompiledModel:
         """
         return self._run(feeds, self._library)
 
+    def check(self, feeds: Mapping[str, Array]) -> dict[str, int]:
+        """
+        The run-time extents of `feeds` by name; nothing runs.
+
+        Raises SpuError for names, dtypes, shapes and extents that `run` does not take.
+        """
+        values = self._extents_of(self._match(feeds))
+        return {extent.name: n for extent, n in zip(self.extents, values, strict=True)}
+
     def _run(
         self, feeds: Mapping[str, Array], library: Library, counters: Array | None = None
     ) -> dict[str, Array]:
