@@ -24,6 +24,7 @@ from spu_ir.schedule.queues import UNITS
 from spu_ir.schedule.roofline import roofline
 from spu_ir.schedule.shares import alike, kinds, shares
 from spu_ir.schedule.trace import trace_of
+from spu_ir.tools import perf_estimate
 from spu_ir.tools.spu_perf import main
 from spu_ir.zoo.linear_model import linear
 
@@ -181,6 +182,22 @@ def test_one_line_says_what_was_wrong(
     assert err.count("\n") == 1
 
 
+def test_a_timeline_that_is_too_long_is_not_written(
+    model: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(perf_estimate, "EVENTS", 100)
+    path = tmp_path / "out"
+    arguments = ["estimate", model, *SHAPES, "--batch", "480", "--core-batch", "4"]
+    for option in ("--trace", "--html"):
+        assert main([*arguments, option, str(path)]) == 1
+        assert "error: the timeline of batch 480 has 840 events" in capsys.readouterr().err
+    assert main([*arguments, "--json"]) == 0
+    assert not path.exists()
+
+
 def check_trace(trace: dict[str, Any]) -> None:
     """Hold a trace to the rules of the format."""
     threads: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -210,7 +227,7 @@ def test_a_trace_has_every_event_of_the_timeline(batch: int) -> None:
     trace = json.loads(json.dumps(trace_of(e), allow_nan=False))
     check_trace(trace)
     complete = [event for event in trace["traceEvents"] if event["ph"] == "X"]
-    assert len(complete) == len(e.timeline)
+    assert len(complete) == len(e.timeline) == e.events
     assert {event["pid"] for event in complete} == set(range(1, 1 + e.chips * e.cores))
     assert max(event["ts"] + event["dur"] for event in complete) == pytest.approx(
         e.latency_s * 1e6, abs=1e-3

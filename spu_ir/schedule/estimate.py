@@ -171,6 +171,15 @@ class Estimate:
         """One batch on an idle card: every task of every core."""
         return list(self._events())
 
+    @property
+    def events(self) -> int:
+        """How many events `timeline` has: of a large batch it may be more than memory holds."""
+        shared = self.cores if self.options.cores != "batch" else 1
+        return sum(
+            count * shared * sum(times * len(each.tasks) for each, times in group.passes)
+            for group, count in self._groups
+        )
+
     def _events(self) -> Iterator[Event]:
         core = 0
         shared = self.cores if self.options.cores != "batch" else 1

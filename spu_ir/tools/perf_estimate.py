@@ -44,6 +44,9 @@ ONNX_ONLY = (
 
 LAYERS = 12
 
+EVENTS = 2_000_000
+"""Of a timeline that is written: half a gigabyte."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -165,6 +168,11 @@ def _run(options: argparse.Namespace) -> None:
     else:
         source = _of_onnx(options, asked or Target.load(TARGET))
     found = _estimate(source, source.target, options, extents)
+    if found.events > EVENTS and (options.trace or options.html):
+        raise SpuError(
+            f"the timeline of batch {options.batch} has {found.events:,} events, too many to write",
+            remedy="use a smaller --batch for --trace and --html",
+        )
     sweep = [
         (value, _estimate(source, target, options, extents))
         for value, target in (source.target.sweep(options.sweep) if options.sweep else ())
