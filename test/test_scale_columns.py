@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import ModelProto, numpy_helper
+from support.models import MODELS, SHAPES, feeds
 from support.nets import Net
 from support.networks import cnn, error, normal, products, weights
 from xdsl.ir import SSAValue
+from xdsl.parser import Parser
 
+from spu_ir import api
 from spu_ir.dialects.types import DYNAMIC, Array
 from spu_ir.dialects.vpu import BinaryFn, BinaryOp, QuantiseRowsOp, UnaryFn, UnaryOp
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
+from spu_ir.quantisation import Quantisation
+from spu_ir.runtime.build import build
+from spu_ir.runtime.cpu import host_levels
+from spu_ir.runtime.model import CompiledModel
 from spu_ir.transforms.column_factors import balanced_factors, reach_of
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.round_weights import as_int8
@@ -113,7 +121,7 @@ def test_what_would_not_gain_stays() -> None:
     weight = shared.constant(outliers(WIDTH, WIDTH, seed=1))
     h = shared.unary(UnaryFn.GELU, shared.matmul(shared.inputs[0], weight, "a"))
     shared.module = shared.finish(shared.matmul(h, weight, "b"))
-    for net, feeds, mode in (
+    for net, calibration, mode in (
         (even, SEEN, "auto"),
         (shared, SEEN, "auto"),
         (network(), [{"x0": normal(200, WIDTH)}], "auto"),
@@ -121,7 +129,7 @@ def test_what_would_not_gain_stays() -> None:
         (cnn(), [{"x0": normal(1, 16, 16, 3)}], "auto"),
     ):
         before = str(net.module)
-        assert scale_columns(net.module, net.ctx, feeds, mode) == 0
+        assert scale_columns(net.module, net.ctx, calibration, mode) == 0
         assert str(net.module) == before
 
 
@@ -153,6 +161,47 @@ def test_factors_err_less_on_other_rows() -> None:
     assert measured == pytest.approx(found.left, rel=0.25)
     assert balanced_factors(train[:100], [array], 40, share=0.0) is None
     assert balanced_factors(np.zeros_like(train), [array], 40, share=0.0) is None
+
+
+def lopsided() -> ModelProto:
+    """The transformer layer of which two columns of the GELU are far larger than the others."""
+    model = MODELS["block"]()
+    (up,) = [each for each in model.graph.initializer if list(each.dims) == [64, 128]]
+    array = numpy_helper.to_array(up).copy()
+    array[:, [3, 90]] *= 12
+    up.CopyFrom(numpy_helper.from_array(array, up.name))
+    return model
+
+
+def test_one_answer_at_every_stage_and_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, job = api.lower(
+        lopsided(),
+        quantisation=Quantisation("int8", smoothing=True),
+        calibration=[feeds("block", seed, 4, 40) for seed in range(4)],
+        shapes=SHAPES["block"],
+    )
+    inputs = feeds("block", 7, 2, 5)
+    rows = [row for row in program.report if row["op"] == "vpu.quantise_rows"]
+    assert {str(row["format"]) for row in rows} == {"", "scaled columns"}
+    answers = {
+        stage: interpret(
+            Parser(job.ctx, job.stages[stage]).parse_module(), job.ctx, inputs, exact_f32=True
+        )["y"]
+        for stage in ("quantised", "tiled")
+    }
+    for level in host_levels():
+        monkeypatch.setenv("SPU_IR_ISA", level)
+        model = CompiledModel.from_program(program, build(program.source, [level]), threads=2)
+        answers[level] = model.run(inputs)["y"]
+    expected = answers["quantised"]
+    for who, got in answers.items():
+        assert np.array_equal(got.view(np.uint32), expected.view(np.uint32)), who
+
+
+def test_nothing_is_scaled_without_calibration() -> None:
+    _, job = api.lower(lopsided(), precision="int8", shapes=SHAPES["block"])
+    assert "vpu.quantise_rows" in job.stages["quantised"]
+    assert "columns(" not in job.stages["quantised"]
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -153,6 +153,8 @@ class Quantiser:
                     columns,
                 )
             )
+            if columns is not None:
+                quantised.attributes["format"] = StringAttr("scaled columns")
             zero = builder.insert(constant_op(self.store, np.array(row_zero(x), np.uint8))).result
             zeros = builder.insert(
                 ExpandOp(zero, builder.insert(tensor.EmptyOp(dims, TensorType(ui8, shape))).tensor)
