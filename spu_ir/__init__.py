@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spu_ir.runtime.model import CompiledModel, load
     from spu_ir.targets import Target
     from spu_ir.transforms.sensitivity import SensitivityReport
+    from spu_ir.transforms.tile_sizes import Tiling
 
 _LAZY = {
     "compile": "spu_ir.api",
@@ -29,6 +30,7 @@ _LAZY = {
     "SensitivityReport": "spu_ir.transforms.sensitivity",
     "sensitivity": "spu_ir.api",
     "Target": "spu_ir.targets",
+    "Tiling": "spu_ir.transforms.tile_sizes",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "SensitivityReport",
     "SpuError",
     "Target",
+    "Tiling",
     "__version__",
     "compile",
     "devices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
     from spu_ir.media.image_input import ImageInput
     from spu_ir.runtime.model import CompiledModel
-    from spu_ir.runtime.program import Program
+    from spu_ir.runtime.program import Json, Program
     from spu_ir.transforms.sensitivity import SensitivityReport
+    from spu_ir.transforms.tile_sizes import Tiling
+    from spu_ir.tune_program import Tuner
 
 Padding = Literal["compute", "skip"]
 """Whether padded rows of a batch are computed as any others, or left out."""
@@ -67,6 +70,10 @@ class Compilation:
     dump: PassPipelineCallbackType | None = None
     estimate: float | None = None
     """Of the relative L2 error of the outputs, where `mixed` measured what INT8 costs."""
+    tiling: Tiling | None = None
+    """The sizes of the tiles, once there are tiles."""
+    tuning: dict[str, Json] | None = None
+    """What was measured for them, where a tuner was asked."""
 
     def __post_init__(self) -> None:
         folder = os.environ.get(DUMP_VARIABLE)
@@ -102,15 +109,19 @@ def lower(
     padding: Padding = "compute",
     preprocess: ImageInput | None = None,
     progress: Progress | None = None,
+    tiling: Tiling | None = None,
+    tuner: Tuner | None = None,
 ) -> tuple[Program, Compilation]:
     """
     Everything of `compile` up to the C text: the program, and how it came about.
 
-    `quantisation`, when given, says the precision too.
+    `quantisation`, when given, says the precision too. `tiling` is by default what the pass has,
+    whatever the host; a `tuner` starts from it.
     """
     from spu_ir.codegen.program import emit_program
     from spu_ir.codegen.report import layer_report
     from spu_ir.transforms import pipelines
+    from spu_ir.transforms.tile_sizes import Tiling
 
     quantisation = quantisation or Quantisation(precision)
     precision = quantisation.precision
@@ -123,13 +134,21 @@ def lower(
         "quantised", pipelines.quantise(precision, quantisation.activations, quantisation.attention)
     )
     report = layer_report(job.module)
-    job.run("tiled", pipelines.MEMORY)
-    job.report("emit C", 0, 1)
     settings = (
         f"target {card.name}, precision {precision}, sparsity {sparsity or 'as given'}, "
         f"padding {padding}"
     )
-    program = emit_program(job.module, job.ctx, report, settings)
+    job.tiling = tiling or Tiling()
+    if tuner is None:
+        job.run("tiled", (*pipelines.PLAN, *pipelines.tile(job.tiling)))
+    else:
+        job.run("planned", pipelines.PLAN)
+        job.tiling, job.tuning = tuner.choose(
+            job.module, job.ctx, job.tiling, settings, partial(job.report, "tune")
+        )
+        job.run("tiled", pipelines.tile(job.tiling))
+    job.report("emit C", 0, 1)
+    program = emit_program(job.module, job.ctx, report, job.tiling.after(settings))
     return program, job
 
 
@@ -200,6 +219,9 @@ def compile(
     levels: Sequence[str] | None = None,
     device: int | Literal["none"] | None = None,
     profile: bool = False,
+    tiling: Tiling | None = None,
+    tune: bool = False,
+    tune_extents: Mapping[str, int] | None = None,
 ) -> CompiledModel:
     """
     Compile an ONNX model (a path, a proto, or the bytes of a file) for a card.
@@ -234,12 +256,21 @@ def compile(
     `device` is the index of the card of this machine to put the model on, or "none" for no card
     (default: the first that has the target's chip; docs/devices.md). `profile` also builds, now,
     the program that `CompiledModel.profile` runs, which counts what it does (docs/counters.md).
+    `tiling` has the sizes of the program's tiles (default: what suits this host's caches); with
+    `tune` a few are measured, at `tune_extents` (default: the largest), and the fastest is taken,
+    the next time without measuring (docs/tuning.md). Outputs do not depend on them.
 
     Raises SpuError for anything wrong with the model, the arguments or the machine.
     """
     from spu_ir.runtime.build import build
     from spu_ir.runtime.model import CompiledModel
+    from spu_ir.tune_program import Tuner, host_tiling, tiling_options
 
+    if tune and tiling is not None:
+        raise SpuError("tune would choose what tiling gives", remedy="leave one of them out")
+    if tune_extents and not tune:
+        raise SpuError("tune_extents are what tune measures at", remedy="give tune=True")
+    tuner = Tuner.of(levels, threads, tune_extents, preprocess) if tune else None
     quantisation = Quantisation(
         precision=precision,
         activations=activations,
@@ -261,6 +292,8 @@ def compile(
         padding=padding,
         preprocess=preprocess,
         progress=progress,
+        tiling=tiling or host_tiling(threads),
+        tuner=tuner,
     )
     if progress is not None:
         progress("compile C", 0, 1)
@@ -281,6 +314,7 @@ def compile(
             "preprocess": None
             if preprocess is None
             else preprocess.named([port.name for port in program.inputs]).json(),
+            **tiling_options(job.tiling, job.tuning),
         },
         device=device,
         name=Path(model).stem if isinstance(model, str | os.PathLike) else "model",

@@ -7,6 +7,7 @@
     spu-compile model.onnx --precision fp32 --export-c c_program
     spu-compile model.onnx -o m.spu --precision mixed --calibration feeds.npz --bias-correction
     spu-compile model.onnx --sensitivity --calibration feeds.npz
+    spu-compile model.onnx -o model.spu --tune --tune-extents batch=1,seq=128
 """
 
 from __future__ import annotations
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         f"(docs/media.md): {SETTINGS}; separated by commas",
     )
     _add_quantisation(parser)
+    _add_tiling(parser)
     parser.add_argument(
         "--levels",
         metavar="A,B",
@@ -104,6 +106,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
+
+
+def _add_tiling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sizes of tiles (docs/tuning.md)")
+    group.add_argument(
+        "--tiling",
+        metavar="SIZES",
+        help="sizes as lanes_a_block=192,elements=4096 (default: what suits this host's caches)",
+    )
+    group.add_argument(
+        "--tune",
+        action="store_true",
+        help="measure some sizes on this host, at its best level, and take the fastest",
+    )
+    group.add_argument(
+        "--tune-extents",
+        default="",
+        metavar="EXTENTS",
+        help="measure at batch=1,seq=128 (default: at the largest)",
+    )
 
 
 def _add_quantisation(parser: argparse.ArgumentParser) -> None:
@@ -172,6 +194,7 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> None:
     from spu_ir.api import compile
     from spu_ir.frontend import parse_shapes
+    from spu_ir.transforms.tile_sizes import Tiling
 
     if options.sensitivity:
         if options.images is not None:
@@ -205,6 +228,9 @@ def _run(options: argparse.Namespace) -> None:
             attention=options.attention,
             progress=progress,
             device="none",
+            tiling=None if options.tiling is None else Tiling.parse(options.tiling),
+            tune=options.tune,
+            tune_extents=_tune_extents(options.tune_extents),
         )
         progress("write", 0, 1)
         if options.output is not None:
@@ -220,6 +246,8 @@ def _run(options: argparse.Namespace) -> None:
     estimate = model.options["estimated_error"]
     if isinstance(estimate, float):
         print(f"estimated error of the outputs: {estimate:.2g}{_beyond(estimate, options)}")
+    if options.tune:
+        print(f"tiling: {_tiling(model)}")
     for what, folder in (("package", options.output), ("C program", options.export_c)):
         if folder is not None:
             print(f"{what}: {folder}")
@@ -232,6 +260,24 @@ def _images(options: argparse.Namespace) -> ImageInput | None:
     if options.images is None:
         return None
     return with_input(parse_images(options.images), options.model)
+
+
+def _tiling(model: CompiledModel) -> str:
+    from spu_ir.transforms.tile_sizes import Tiling
+
+    sizes = model.options.get("tiling")
+    return str(Tiling.from_json(sizes)) if isinstance(sizes, dict) else "the default"
+
+
+def _tune_extents(text: str) -> dict[str, int]:
+    from spu_ir.frontend import parse_shapes
+
+    sizes: dict[str, int] = {}
+    for name, size in parse_shapes(text).items():
+        if not isinstance(size, int):
+            raise SpuError(f"--tune-extents: {name} is no number", remedy="as in batch=1,seq=128")
+        sizes[name] = size
+    return sizes
 
 
 def _calibration(options: argparse.Namespace, images: ImageInput | None) -> Iterable[Feeds] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from xdsl.passes import ModulePass
@@ -32,6 +33,7 @@ from spu_ir.transforms.skip_padding import SkipPaddingPass
 from spu_ir.transforms.sparsify import SparsifyPass
 from spu_ir.transforms.split_products import SplitProductsPass
 from spu_ir.transforms.tile import TilePass
+from spu_ir.transforms.tile_sizes import Tiling
 from spu_ir.transforms.unflatten_products import UnflattenProductsPass
 from spu_ir.transforms.upgrade_opset import UpgradeOpsetPass
 
@@ -65,7 +67,16 @@ def lower(preprocess: ModulePass | None = None) -> Passes:
     return LOWER if preprocess is None else (LOWER[0], preprocess, *LOWER[1:])
 
 
-MEMORY: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN, TilePass(), *CLEAN)
+PLAN: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN)
+"""Tensors -> memrefs in planned arenas."""
+
+
+def tile(tiling: Tiling) -> Passes:
+    """Memrefs in arenas -> tiles of the given sizes."""
+    return (TilePass(**asdict(tiling)), *CLEAN)
+
+
+MEMORY: Passes = (*PLAN, *tile(Tiling()))
 """Tensors -> memrefs in planned arenas -> tiles."""
 
 

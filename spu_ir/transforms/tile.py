@@ -33,6 +33,7 @@ from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent
 from spu_ir.transforms.extents import bound_of, evaluate
+from spu_ir.transforms.tile_sizes import Tiling
 from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
 from spu_ir.transforms.tiling_loops import (
     Place,
@@ -48,8 +49,6 @@ LANES = 16
 """Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
-TILE_ELEMENTS = 8192
-"""Elements of one VPU tile: a few of them fill an L1 cache."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,17 @@ class TilePass(ModulePass):
     on `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
 
     Weights are fetched into L1 ahead of their use, activations are not: so a block has the rows of
-    one tile, and many lanes.
+    one tile, and many lanes. `compile` chooses the sizes from the host's caches: docs/tuning.md.
     """
 
     name = "tile"
     preserves: ClassVar[str] = "exact"
 
-    tile_bytes: int = 24 << 10
-    rows_a_block: int = 14
-    lanes_a_block: int = 384
-    channels_a_block: int = 192
-    elements: int = TILE_ELEMENTS
+    tile_bytes: int = Tiling.tile_bytes
+    rows_a_block: int = Tiling.rows_a_block
+    lanes_a_block: int = Tiling.lanes_a_block
+    channels_a_block: int = Tiling.channels_a_block
+    elements: int = Tiling.elements
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         for function in [o for o in op.ops if isinstance(o, func.FuncOp)]:
