@@ -48,7 +48,7 @@ test-train: lint-torch ## training with pruned weights; in .venv-torch
 	$(TORCH_PYTEST) -m train $(PYTEST_ARGS)
 
 test-serve: lint-serve ## batch jobs on Ray and the HTTP server; in .venv-serve
-	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(SERVE_BIN)/pytest -W error -m serve
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(SERVE_BIN)/pytest -W error -m serve test/serve
 
 lint: $(INSTALLED) ## ruff, formatting and pyright
 	$(BIN)/ruff check .

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.lib.format import read_array
 
 from spu_ir.contrib.ray_package import Ship, Shipped, ray, ship
-from spu_ir.contrib.rows import Array, Feeds, Rows, run_together, signature
+from spu_ir.contrib.rows import Array, Feeds, Interface, Rows, run_together, signature
 from spu_ir.errors import SpuError
 from spu_ir.runtime.model import load
+from spu_ir.runtime.package import read_package
 
 Columns: TypeAlias = dict[str, Array]
 ID, ERROR = "id", "error"
@@ -43,13 +44,8 @@ class Predictor:
 
     def __init__(self, shipped: Shipped, threads: int = 1, keep: Sequence[str] = ()):
         self.model = load(shipped.folder(), threads=threads)
-        self.rows = Rows.of(self.model)
-        if not self.rows.shared:
-            raise SpuError(
-                "the model has no batch: axis 0 of its inputs and outputs is not one extent",
-                remedy="compile it with a batch, as shapes={'batch': (1, 8)}",
-            )
         self.keep = tuple(keep)
+        self.rows = _checked(self.model, self.keep)
 
     def feeds(self, row: Mapping[str, Any]) -> Feeds:
         """
@@ -65,7 +61,10 @@ class Predictor:
     def __call__(self, batch: Columns) -> Columns:
         """Answer a batch of rows."""
         columns = {name: batch[name] for name in batch}
-        count = len(batch[ID])
+        for name in (ID, *self.keep):
+            if name not in columns:
+                raise SpuError(f"the dataset has no column {name!r}")
+        count = len(columns[ID])
         answers: list[dict[str, Array] | SpuError] = []
         requests: dict[int, Feeds] = {}
         for number in range(count):
@@ -190,16 +189,16 @@ def predict(
 
     A row that cannot be answered has an error and does not fail the job. When an actor or its node
     dies, what it had not delivered is computed again by another one; every row that came in comes
-    out once. Raises SpuError as `load`, and where Ray is missing; where the actors cannot load the
-    model, Ray raises when the dataset is consumed.
+    out once. Raises SpuError as `load`, for a model without a batch, for columns that would have
+    the same name, and where Ray is missing. Where the actors cannot load the model, or a column
+    `id` or of `keep` is missing, Ray raises when the dataset is consumed.
     """
     if cpus < 1:
         raise SpuError(f"an actor with {cpus} processors runs nothing", remedy="use 1 or more")
     data = ray("ray.data")
+    rows = _checked(read_package(Path(package)), keep)
     if batch is None:
-        model = load(package, threads=1, device="none")
-        batch = Rows.of(model).maximum
-        model.close()
+        batch = rows.maximum
     size = actors if isinstance(actors, tuple) else (actors, actors)
     return dataset.map_batches(
         predictor,
@@ -226,6 +225,24 @@ def predict_files(
     options.setdefault("predictor", FilePredictor)
     dataset = data.from_items([{ID: os.fspath(path)} for path in paths])
     return predict(dataset, package, **options)
+
+
+def _checked(model: Interface, keep: Sequence[str]) -> Rows:
+    """The batch of a model that can answer rows. Raises SpuError for another one."""
+    rows = Rows.of(model)
+    if not rows.shared:
+        raise SpuError(
+            "the model has no batch: axis 0 of its inputs and outputs is not one extent",
+            remedy="compile it with a batch, as shapes={'batch': (1, 8)}",
+        )
+    names = [ID, ERROR, *keep, *(port.name for port in model.outputs)]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpuError(
+                f"two columns of the results would be called {name!r}",
+                remedy="rename the column of the dataset, or the model's output",
+            )
+    return rows
 
 
 def _column(values: Sequence[Array | None], axes: int, dtype: np.dtype[Any]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,10 +12,30 @@ from spu_ir.errors import SpuError
 
 if TYPE_CHECKING:
     from spu_ir.runtime.model import CompiledModel
+    from spu_ir.runtime.program import Extent, Port
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Feeds: TypeAlias = Mapping[str, Array]
 Signature: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+class Interface(Protocol):
+    """What a compiled model, and a package that is not loaded, takes and gives."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """In the program's order."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """In the program's order."""
+        ...
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """Those of run time."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,8 +52,8 @@ class Rows:
     shared: bool
 
     @staticmethod
-    def of(model: CompiledModel) -> Rows:
-        """The batch of a compiled model."""
+    def of(model: Interface) -> Rows:
+        """The batch of a model."""
         ports = (*model.inputs, *model.outputs)
         found = {port.shape[0] if port.shape else None for port in ports}
         extent = found.pop() if len(found) == 1 else None

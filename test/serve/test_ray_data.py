@@ -79,6 +79,9 @@ def test_a_worker_that_dies_half_way_loses_and_repeats_nothing(
     assert Counter(row["id"] for row in rows) == Counter(paths)
     assert [row["error"] for row in rows if row["error"]] == []
     check_against(words, rows)
+    # Both actors, and the one that came for the dead one, share what one of them has unpacked.
+    placed = [path.name for path in (cache_folder() / "packages").glob("*.spu")]
+    assert placed == [f"{digest_of_package(words)}.spu"]
 
 
 def test_bad_files_are_answered_by_their_error(cluster: Any, words: Path, tmp_path: Path) -> None:
@@ -204,3 +207,17 @@ def test_a_predictor_says_what_is_missing(words: Path) -> None:
     result = predictor({"id": np.array(["a"]), "other": np.array([1])})
     assert result["error"].tolist() == ["the row has no column 'ids'"]
     assert result["peak"].tolist() == [None]
+
+
+@pytest.mark.parametrize("keep", [["peak"], ["error"], ["label", "label"]])
+def test_columns_of_one_name_are_refused(keep: list[str], words: Path) -> None:
+    with pytest.raises(SpuError, match="two columns of the results would be called"):
+        predict(None, words, keep=keep)
+
+
+def test_a_dataset_without_ids_is_refused(words: Path) -> None:
+    predictor = Predictor(ship(words, "path"), keep=["label"])
+    with pytest.raises(SpuError, match="the dataset has no column 'id'"):
+        predictor({"ids": np.zeros((1, 3), np.int64)})
+    with pytest.raises(SpuError, match="the dataset has no column 'label'"):
+        predictor({"id": np.zeros(1), "ids": np.zeros((1, 3), np.int64)})
