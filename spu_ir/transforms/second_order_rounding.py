@@ -10,8 +10,13 @@ from spu_ir.transforms.weight_scales import LEVELS, row_scales
 
 Doubles = NDArray[np.float64]
 
-DAMPING = 0.01
-"""Added to the diagonal of a Hessian, as a part of its mean."""
+DAMPING = 0.1
+"""
+Added to the diagonal of a Hessian, as a part of its mean.
+
+More than GPTQ's 0.01: with two rows for each input, that fits weights to these rows. In MiniLM's
+feed-forward layers, outputs of rows that were not seen err 5 % less so, and 15 % more with 1.
+"""
 
 BLOCK = 128
 """Columns that are rounded before what they miss is spread over all that follow."""
