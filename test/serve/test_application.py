@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import spu_ir
 from spu_ir.contrib.serve_app import Limits, application
 from spu_ir.contrib.serve_batcher import Batcher
+from spu_ir.contrib.serve_http import listen
 from spu_ir.errors import SpuError
 from spu_ir.runtime.model import CompiledModel
 
@@ -171,3 +173,37 @@ def test_what_is_cancelled_does_not_run(model: CompiledModel) -> None:
         await batcher.close()
 
     asyncio.run(run())
+
+
+def test_answers_are_sent_at_once() -> None:
+    """asyncio switches Nagle's algorithm off only for sockets that say that they are TCP's."""
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
+        address = listening.getsockname()[:2]
+
+        async def run() -> None:
+            found: list[int] = []
+            connected = asyncio.Event()
+
+            def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                accepted = writer.get_extra_info("socket")
+                found.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+                writer.close()
+                connected.set()
+
+            async with await asyncio.start_server(accept, sock=listening):
+                _, writer = await asyncio.open_connection(*address)
+                await connected.wait()
+                writer.close()
+                await writer.wait_closed()
+            assert found == [1]
+
+        asyncio.run(run())
+
+
+def test_a_port_that_is_taken() -> None:
+    with (
+        listen("127.0.0.1", 0) as listening,
+        pytest.raises(SpuError, match="Address already in use"),
+    ):
+        listen("127.0.0.1", listening.getsockname()[1])
