@@ -40,8 +40,8 @@ STEP = 0.01
 GAIN = 0.02
 """So much less time than the start's the best must take, measured again, to be chosen."""
 
-HOPELESS = 1.1
-"""A candidate that takes this many times the best's is measured in LEAST rounds only."""
+HOPELESS = 0.1
+"""A candidate whose best so far takes this much less time is measured in LEAST rounds only."""
 
 LEAST, MOST = 5, 200
 """Rounds of a comparison; between them as many as fill SECONDS of one program's time."""
@@ -109,7 +109,7 @@ def search(start: Tiling, emit: Callable[[Tiling], Emitted], report: Report) -> 
     measured: dict[str, Json] = {"candidates": candidates}
     chosen = start
     if best != start:
-        theirs, ours = in_turns(best_run, first_run, hopeless=float("inf"))
+        theirs, ours = in_turns(best_run, first_run, hopeless=1.0)
         if faster(theirs, ours, GAIN):
             chosen = best
         measured["final"] = {
@@ -136,7 +136,7 @@ def in_turns(
         else:
             theirs.append(candidate())
             ours.append(best())
-        if len(theirs) >= LEAST and (sum(ours) >= SECONDS or min(theirs) > hopeless * min(ours)):
+        if len(theirs) >= LEAST and (sum(ours) >= SECONDS or faster(ours, theirs, hopeless)):
             break
     return theirs, ours
 
