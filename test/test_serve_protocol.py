@@ -27,7 +27,11 @@ from spu_ir.errors import SpuError
 from spu_ir.runtime.program import DTYPES, Extent, Port
 from spu_ir.tools.spu_serve import main as spu_serve
 
-INPUTS = (Port("x", "float32", ("batch", 2)), Port("n", "int32", ("batch",)))
+INPUTS = (
+    Port("x", "float32", ("batch", 2)),
+    Port("n", "int32", ("batch",)),
+    Port("w", "uint8", ("batch", "a", "b", "c")),
+)
 OUTPUTS = (Port("y", "float32", ("batch", 2)), Port("z", "bfloat16", ("batch", "?")))
 
 
@@ -36,6 +40,7 @@ def tensor(name: str, datatype: str, shape: list[int], **rest: Any) -> dict[str,
 
 
 X = tensor("x", "FP32", [2, 2], data=[1, 2.5, -3e10, 4])
+W = tensor("w", "UINT8", [0, 1, 1, 1], data=[])
 N = tensor("n", "INT32", [2], data=[-7, 7])
 
 
@@ -96,6 +101,13 @@ def test_outputs_are_those_asked_for() -> None:
     assert body[length:] == y.tobytes()
 
 
+def test_no_elements() -> None:
+    assert parse(W).feeds["w"].shape == (0, 1, 1, 1)
+    none = W | {"parameters": {"binary_data_size": 0}}
+    del none["data"]
+    assert parse(none, binary=True).feeds["w"].shape == (0, 1, 1, 1)
+
+
 def test_metadata() -> None:
     assert tensor_metadata(OUTPUTS[1]) == tensor("z", "BF16", [-1, -1])
 
@@ -110,6 +122,7 @@ def test_metadata() -> None:
         ([X | {"shape": [True, 2]}], {}, "has the extent True"),
         ([X | {"shape": "2"}], {}, "is missing or no list"),
         ([X | {"shape": [1] * 40}], {}, "has 40 axes"),
+        ([W | {"shape": [0] + [2**31 - 1] * 3}], {}, "has the impossible shape"),
         ([X | {"data": [[1, 2], [3]]}], {}, "lists that are no tensor"),
         ([X | {"data": ["1", "2", "3", "4"]}], {}, "values that are no FP32"),
         ([X | {"data": [1, 2, None, 4]}], {}, "values that are no FP32"),
@@ -169,7 +182,7 @@ def test_anything_is_parsed_or_refused(value: Any, tail: bytes, length: str | No
     except SpuError:
         return
     for name, array in request.feeds.items():
-        assert array.dtype == {"x": np.float32, "n": np.int32}[name]
+        assert array.dtype == {"x": np.float32, "n": np.int32, "w": np.uint8}[name]
 
 
 @dataclass

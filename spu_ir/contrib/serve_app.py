@@ -125,7 +125,7 @@ class Server:
         # What is declared too large is refused before anything is read.
         encoding = request.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            raise HTTPException(415, f"the body is compressed ({encoding}): send it as it is")
+            raise HTTPException(415, f"the body is compressed ({encoding[:100]})")
         declared = request.headers.get("Content-Length", "0")
         if not declared.isdigit() or int(declared) > self.limits.request_bytes:
             raise self._too_large()
@@ -171,9 +171,9 @@ class Server:
         version: str = request.path_params.get("version", VERSION)
         if name not in self.batchers:
             known = ", ".join(self.batchers)
-            raise HTTPException(404, f"there is no model {name!r}; there are {known}")
+            raise HTTPException(404, f"there is no model {name[:100]!r}; there are {known}")
         if version != VERSION:
-            raise HTTPException(404, f"{name!r} has no version {version!r}; it has {VERSION!r}")
+            raise HTTPException(404, f"{name!r} has no version {version[:100]!r}")
         return name, self.batchers[name]
 
     def _too_large(self) -> HTTPException:
@@ -219,7 +219,9 @@ async def _apart(size: int, function: Callable[P, T], *args: P.args, **named: P.
 
 
 async def _bad_request(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 400)
+    # Some errors quote what they got, however long it is.
+    text = str(error)
+    return JSONResponse({"error": text if len(text) <= 1000 else f"{text[:1000]}..."}, 400)
 
 
 async def _busy(_: Request, error: Exception) -> Response:

@@ -158,8 +158,11 @@ def _tensor(tensor: dict[str, object], port: Port, rest: memoryview) -> tuple[Ar
         if not isinstance(d, int) or isinstance(d, bool) or not 0 <= d < 2**31:
             raise SpuError(f"{what} has the extent {d!r}")
         shape.append(d)
-    if len(shape) > 32:
+    if len(shape) != len(port.shape):
         raise SpuError(f"{what} has {len(shape)} axes", remedy=f"expected {port}")
+    # Also without elements, as in [0, 2147483647, ...], numpy has no arrays beyond this.
+    if math.prod(max(d, 1) for d in shape) * port.numpy_dtype.itemsize >= 2**63:
+        raise SpuError(f"{what} has the impossible shape {shape}", remedy=f"expected {port}")
     elements = math.prod(shape)
     parameters = _table(tensor.get("parameters", {}), f"the parameters of {what}")
     size = parameters.get("binary_data_size")

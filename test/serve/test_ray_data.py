@@ -14,7 +14,7 @@ import simplejpeg
 from support.mortal import Mortal
 
 import spu_ir
-from spu_ir.contrib.ray_data import Predictor, predict, predict_files
+from spu_ir.contrib.ray_data import FilePredictor, Predictor, predict, predict_files
 from spu_ir.contrib.ray_package import OnPath, digest_of_package, pack, ship, unpack
 from spu_ir.errors import SpuError
 from spu_ir.media import ImageInput
@@ -221,3 +221,20 @@ def test_a_dataset_without_ids_is_refused(words: Path) -> None:
         predictor({"ids": np.zeros((1, 3), np.int64)})
     with pytest.raises(SpuError, match="the dataset has no column 'label'"):
         predictor({"id": np.zeros(1), "ids": np.zeros((1, 3), np.int64)})
+
+
+def test_files_with_arrays_by_name(words: Path, tmp_path: Path) -> None:
+    ids = np.arange(5)
+    np.savez(tmp_path / "good.npz", ids=ids)
+    np.savez(tmp_path / "more.npz", ids=ids, other=ids)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:-40])
+    names = ["good.npz", "more.npz", "cut.npz"]
+    predictor = FilePredictor(ship(words, "path"))
+    result = predictor({"id": np.array([str(tmp_path / name) for name in names])})
+    good, more, cut = result["error"]
+    assert good == ""
+    assert "there is no input 'other'" in more
+    assert "the file is no npz" in cut
+    alone = spu_ir.load(words, threads=1).run({"ids": ids[None]})
+    np.testing.assert_array_equal(result["logits"][0], alone["logits"][0])
+    assert result["peak"].tolist() == [alone["peak"][0], None, None]
