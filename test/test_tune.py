@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -402,3 +403,14 @@ def test_errors_of_the_command_are_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 2.0), (2, 30.0)])
+def test_one_thread_is_measured_by_its_processor_time(
+    threads: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, start, end in (("thread_clock", 1.0, 3.0), ("clock", 10.0, 40.0)):
+        monkeypatch.setattr(tune_program, name, iter((start, end)).__next__)
+    model: Any = SimpleNamespace(threads=threads, run=lambda _: {})
+    timed_run = vars(tune_program)["_timed"]
+    assert timed_run(model, {})() == expected
