@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +41,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients go to this machine themselves."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def ray_home() -> Iterator[None]:
+    """What Ray writes goes to a folder that is removed, its secret too; and it reports nothing."""
+    with (
+        # Short, since the names of its sockets may not be long.
+        tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as home,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        token = Path(home) / "token"
+        token.write_text(secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_TMPDIR", home)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +21,9 @@ from spu_ir.runtime.cache import cache_folder
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster(ray_home: None) -> Iterator[Any]:
     """Ray with two processors, on this machine only."""
-    token = tmp_path_factory.mktemp("ray") / "token"
-    token.write_text(secrets.token_hex(32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # A secret of this cluster's own, which Ray would else keep in the user's home.
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # support/, for its workers
         import ray
 

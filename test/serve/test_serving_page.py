@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import shlex
 import socket
 import subprocess
@@ -18,7 +17,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 BLOCK = re.compile(r"^```(py|bash|text output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_home: None
+) -> None:
     blocks = BLOCK.findall(PAGE.read_text())
     code = "".join(text for language, text in blocks if language == "py")
     printed = "".join(text for language, text in blocks if language == "text output")
@@ -26,10 +27,6 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert code.count("import") > 3
     assert printed.count("\n") == 9
 
-    # A port that nobody has, and a secret that is not kept in the user's home.
-    (tmp_path / "token").write_text(secrets.token_hex(32))
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     server = tmp_path / "bin" / "spu-serve"
     server.parent.mkdir()
     server.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m spu_ir.tools.spu_serve "$@"\n')
