@@ -181,6 +181,6 @@ def test_long_chains_of_index_arithmetic_are_printed() -> None:
         block.add_op(op)
         value = op.result
     scope.line(f"return {print_slice(scope, value)};")
-    lines = scope.text()[0]
+    lines = scope.text().lines
     assert len(lines) == 5001
     assert "x0 + x0" in lines[0]

@@ -267,7 +267,7 @@ class RoundWeightsPass(ModulePass):
     """
 
     name = "round-weights"
-    preserves: ClassVar[str] = "tolerance(0.1)"
+    preserves: ClassVar[str] = "tolerance(0.05)"
 
     feeds: str
     mode: str = "auto"
