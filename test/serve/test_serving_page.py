@@ -14,7 +14,7 @@ import pytest
 from spu_ir.tools.spu_serve import _parser  # pyright: ignore[reportPrivateUsage]
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
-BLOCK = re.compile(r"^```(py|bash|text output)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(py|bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_the_examples_of_the_page_run(
@@ -22,7 +22,7 @@ def test_the_examples_of_the_page_run(
 ) -> None:
     blocks = BLOCK.findall(PAGE.read_text())
     code = "".join(text for language, text in blocks if language == "py")
-    printed = "".join(text for language, text in blocks if language == "text output")
+    printed = "".join(text for language, text in blocks if language == "text")
     commands = [text for language, text in blocks if language == "bash"]
     assert code.count("import") > 3
     assert printed.count("\n") == 9
