@@ -91,7 +91,10 @@ def test_bad_sizes_are_named(text: str) -> None:
 ODD = Tiling(tile_bytes=300, rows_a_block=33, lanes_a_block=40, channels_a_block=17, elements=70)
 
 
-@pytest.mark.parametrize("name", ["block", "convolutions", "depthwise"])
+@pytest.mark.parametrize(
+    "name",
+    ["convolutions", *(pytest.param(n, marks=pytest.mark.slow) for n in ("block", "depthwise"))],
+)
 def test_outputs_do_not_depend_on_sizes(name: str) -> None:
     calibration = [feeds(name, seed, 2, 9) for seed in range(2)]
     models = [
@@ -273,6 +276,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("few", "folder")
+@pytest.mark.slow
 def test_the_second_compilation_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
