@@ -282,8 +282,7 @@ class CompiledModel:
         if self._profiled is None:
             self._profiled = self._build_profiled()
         library = self._profiled
-        values = self._extents_of(self._match(feeds))
-        extents = {extent.name: n for extent, n in zip(self.extents, values, strict=True)}
+        extents = self.check(feeds)
 
         def run(counters: Array) -> None:
             self._run(feeds, library, counters)
