@@ -342,9 +342,7 @@ class _Planner:
         """Whether the buffers of a pass have room in L2; those of more samples are no smaller."""
         buffers = self.table.buffers(self.at(samples), self.options.real)
         arena = sum(buffer.bytes for buffer in buffers if buffer.kind == "arena")
-        # Cores that share rows have all weights each; those that share channels have parts.
-        copies = self.parts if self.options.cores == "split" else 1
-        return arena + copies * weights <= self.rates.l2 * self.parts
+        return arena + self.options.copies(self.parts) * weights <= self.rates.l2 * self.parts
 
     def core(self, share: int, core_batch: int) -> _Core:
         """The passes over `share` samples, as even as they can be."""

@@ -22,15 +22,17 @@ class Residence:
     """Of the weights: what every pass reads from DDR again."""
 
 
-def residence(steps: Sequence[Step], buffers: Sequence[Buffer], l2: float) -> Residence:
+def residence(
+    steps: Sequence[Step], buffers: Sequence[Buffer], l2: float, copies: int = 1
+) -> Residence:
     """
-    What stays in `l2` bytes: the working set first, then weights in what is left.
+    What stays in `l2` bytes: the working set first, then `copies` of the weights in what is left.
 
     Both are cut in proportion where they do not fit: a larger L2 never moves more.
     """
     arena = sum(buffer.bytes for buffer in buffers if buffer.kind == "arena")
     weights = weight_bytes(steps, buffers)
-    left = max(0.0, l2 - arena)
+    left = max(0.0, l2 - arena) / copies
     return Residence(
         working_set=arena,
         weights=weights,

@@ -53,6 +53,14 @@ class Options:
             if not 0 <= share <= 1:
                 raise SpuError(f"a share must be 0 to 1, got {share}")
 
+    def copies(self, parts: int) -> int:
+        """
+        Of the weights in `parts` cores that share every step.
+
+        Cores that share rows have all weights each; those that share channels have parts.
+        """
+        return parts if self.cores == "split" else 1
+
     def zero_share(self, layer: str) -> float:
         """The share of activation zeros of a layer whose products are skipped."""
         return self.zeros.get(layer, 0.0) if isinstance(self.zeros, Mapping) else self.zeros

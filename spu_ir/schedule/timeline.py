@@ -12,7 +12,7 @@ renamed, so it waits for nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from spu_ir.schedule.energy import Operations
@@ -54,11 +54,7 @@ def plan_pass(
     `parts` cores share every step; 1 where each has samples of its own. `itemsize` has the bytes
     of an element of those ports that are floating-point numbers.
     """
-    shared = residence(steps, buffers, rates.l2 * parts)
-    if options.cores == "split":  # All weights in every core.
-        left = max(0.0, rates.l2 - shared.working_set / parts)
-        streamed = max(0.0, 1 - left / shared.weights) if shared.weights else 0.0
-        shared = replace(shared, streamed=streamed)
+    shared = residence(steps, buffers, rates.l2 * parts, options.copies(parts))
     wire = WIRE[options.wire] if options.wire else None
     sizes = crossing(buffers, itemsize, wire)
     ports = {b.number: Port(b.bytes, sizes[b.number]) for b in buffers if b.number in sizes}
