@@ -150,7 +150,7 @@ class Target:
     A card: figures with their sources, in the units that they are read in.
 
     `Target.load("s30")` or `Target.load("mine.toml")`; `replace` makes another with some figures
-    changed. Derived rates are properties of whatever needs them (spu_ir/schedule/units.py).
+    changed. What a core does in a second of it is `spu_ir.schedule.rates.Rates`.
     """
 
     name: str
