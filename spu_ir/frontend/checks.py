@@ -211,7 +211,7 @@ def _checker_context(opset: int) -> onnx.checker.C.CheckerContext:
 
 
 def first_line(error: Exception) -> str:
-    """The first line that says something of an error from ONNX's C++."""
+    """The first line that says something of an error from a library's C++."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

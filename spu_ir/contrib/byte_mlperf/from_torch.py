@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from spu_ir.errors import SpuError
+from spu_ir.frontend.checks import first_line
+from spu_ir.perf.workloads import ELEMENTS
 
 BATCH = 2
 """Samples of the example that the export traces: not 1, which would be taken for a constant."""
@@ -40,24 +42,14 @@ def export_torchscript(
         ) from error
     # PyTorch leaves these without types.
     jit, onnx_exporter = cast("Any", torch.jit), cast("Any", torch.onnx)
-    dtypes = {
-        "FLOAT32": torch.float32,
-        "FLOAT16": torch.float16,
-        "LONG": torch.int64,
-        "INT64": torch.int64,
-        "INT32": torch.int32,
-        "INT8": torch.int8,
-        "UINT8": torch.uint8,
-        "BOOL": torch.bool,
-    }
     for kind in types:
-        if kind not in dtypes:
-            raise SpuError(f"the input type {kind!r} is not known", remedy=f"use {list(dtypes)}")
+        if kind not in ELEMENTS:
+            raise SpuError(f"the input type {kind!r} is not known", remedy=f"use {list(ELEMENTS)}")
     try:
         script: Any = _quietly(lambda: jit.load(str(source), map_location="cpu").eval())
     except (RuntimeError, ValueError) as error:
         raise SpuError(
-            f"{source} is no TorchScript file: {_first_line(error)}",
+            f"{source} is no TorchScript file: {first_line(error)}",
             remedy="write it with torch.jit.save",
         ) from error
 
@@ -72,7 +64,7 @@ def export_torchscript(
             return _chosen(self.script(*tensors), outputs)
 
     example = tuple(
-        _example(torch, name, [BATCH, *shapes[name][1:]], dtypes[kind])
+        _example(torch, name, [BATCH, *shapes[name][1:]], getattr(torch, ELEMENTS[kind]))
         for name, kind in zip(inputs, types, strict=True)
     )
     try:
@@ -91,7 +83,7 @@ def export_torchscript(
         )
     except (RuntimeError, ValueError) as error:
         raise SpuError(
-            f"PyTorch cannot export {source}: {_first_line(error)}",
+            f"PyTorch cannot export {source}: {first_line(error)}",
             remedy="export it to ONNX by hand, and describe it as framework Onnx",
         ) from error
 
@@ -132,7 +124,3 @@ def _chosen(result: object, outputs: Sequence[str]) -> tuple[Any, ...]:
     if len(values) < len(outputs):
         raise ValueError(f"it returns {len(values)} tensors, and {len(outputs)} are declared")
     return values[: len(outputs)]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
