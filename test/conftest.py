@@ -6,6 +6,9 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.cards import cards_folder
+
+__all__ = ["cards_folder"]
 
 # Examples are drawn the same way on every machine; kernels compile inside them, so no deadline.
 settings.register_profile(

@@ -8,14 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.cards import isolate, mine, tiny_card
+from support.cards import mine, tiny_card
 from support.models import MODELS, feeds
 from support.programs import ADD, LOOKUP
 
@@ -37,12 +36,7 @@ ROOT = Path(__file__).parents[1]
 FEEDS = {"left side": np.ones((2, 3), np.float32), "right": np.ones((2, 3), np.float32)}
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own."""
-    isolate(tmp_path / "runtime", monkeypatch)
-    yield tmp_path / "runtime"
-    publisher().close()
+pytestmark = pytest.mark.usefixtures("cards_folder")
 
 
 # Cards and placement

@@ -7,7 +7,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.cards import WRITE, isolate, tiny_card
+from support.cards import WRITE, tiny_card
 from support.programs import ADD
 
 from spu_ir.errors import SpuError
@@ -36,18 +35,12 @@ from spu_ir.runtime.cards_layout import (
     unpack_row,
 )
 from spu_ir.runtime.cards_reader import read_all, read_file
-from spu_ir.runtime.cards_state import publisher
 
 ROOT = Path(__file__).parents[1]
 FEEDS = {"left side": np.ones((2, 3), np.float32), "right": np.ones((2, 3), np.float32)}
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own."""
-    isolate(tmp_path / "runtime", monkeypatch)
-    yield tmp_path / "runtime"
-    publisher().close()
+pytestmark = pytest.mark.usefixtures("cards_folder")
 
 
 # The file
@@ -163,9 +156,9 @@ def this_file() -> Path:
     return usable_folder() / Process.this().file
 
 
-def test_the_folder_and_the_file_are_the_owner_s_alone(folder: Path) -> None:
+def test_the_folder_and_the_file_are_the_owner_s_alone(cards_folder: Path) -> None:
     model = CompiledModel.from_program(ADD)
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert cards_folder.stat().st_mode & 0o777 == 0o700
     assert this_file().stat().st_mode & 0o7777 == 0o1600
     model.close()
     assert not this_file().exists()

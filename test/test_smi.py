@@ -12,13 +12,11 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.cards import isolate
 from support.programs import ADD
 
 from spu_ir.errors import SpuError
@@ -37,12 +35,7 @@ ROOT = Path(__file__).parents[1]
 SMI = [sys.executable, "-W", "error", "-m", "spu_ir.tools.spu_smi"]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A runtime folder of the test's own."""
-    isolate(tmp_path / "runtime", monkeypatch)
-    yield tmp_path / "runtime"
-    publisher().close()
+pytestmark = pytest.mark.usefixtures("cards_folder")
 
 
 def smi(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -381,7 +374,7 @@ class Loop:
 
 
 def test_a_loop_shows_two_processes_and_neither_when_they_are_gone(
-    tmp_path: Path, folder: Path
+    tmp_path: Path, cards_folder: Path
 ) -> None:
     model = CompiledModel.from_program(ADD)
     model.save(tmp_path / "first.spu", levels=["c"])
@@ -407,11 +400,11 @@ def test_a_loop_shows_two_processes_and_neither_when_they_are_gone(
         first.stdin.flush()
         assert first.wait() == 0
         loop.until({"second"})
-        assert len(list(folder.glob("*.cards"))) == 1
+        assert len(list(cards_folder.glob("*.cards"))) == 1
         second.send_signal(signal.SIGKILL)  # Nobody waits for it yet.
         found = loop.until(set())
         assert [card["memory.used"] for card in found["cards"]] == [0, 0]
-        assert list(folder.glob("*.cards")) == []
+        assert list(cards_folder.glob("*.cards")) == []
         assert "No running programs." in smi().stdout
         loop.process.send_signal(signal.SIGINT)
         _, errors = loop.process.communicate(timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,23 @@ import pytest
 from spu_ir.runtime import cards_codec, cards_state
 from spu_ir.runtime.cards_folder import Process, usable_folder
 from spu_ir.runtime.cards_reader import Published, read_all
-from spu_ir.runtime.cards_state import Publisher
+from spu_ir.runtime.cards_state import Publisher, publisher
 
 
-def isolate(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cards_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """
     A runtime folder of the test's own, two cards, and nothing published yet.
 
     As in a new process, whatever models and codecs other tests keep.
     """
+    path = tmp_path / "runtime"
     monkeypatch.setenv("SPU_IR_RUNTIME", str(path))
     monkeypatch.setenv("SPU_IR_DEVICES", "s30,s4")
     monkeypatch.setattr(cards_state, "_current", [Publisher()])
     monkeypatch.setattr(cards_codec, "_placements", {})
+    yield path
+    publisher().close()
 
 
 def tiny_card(folder: Path, size: int, name: str = "tiny") -> str:
