@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,12 +22,12 @@ SIMULATED = (
 def print_tables(state: State) -> None:
     """Print the cards and what runs on them."""
     console = Console(highlight=False)
-    _show(console, Text(f"spu-smi {__version__}", style="bold"))
-    _show(console, _cards(state))
+    console.print(Text(f"spu-smi {__version__}", style="bold"))
+    console.print(_cards(state))
     running = [one for card in state.cards for one in card.models]
-    _show(console, _models(running) if running else Text("No running programs."))
+    console.print(_models(running) if running else Text("No running programs."))
     for note in notes(state):
-        _show(console, Text(note))
+        console.print(Text(note))
 
 
 def notes(state: State) -> list[str]:
@@ -139,7 +139,3 @@ def _models(models: Sequence[ModelState]) -> Table:
 def _texts(*cells: str) -> list[Text]:
     """Cells that are never read as markup."""
     return [Text(cell) for cell in cells]
-
-
-def _show(console: Console, what: RenderableType) -> None:
-    console.print(what)

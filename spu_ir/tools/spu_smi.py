@@ -86,14 +86,14 @@ def _run(options: argparse.Namespace) -> None:
         show(found if index is None else found.only(index))
         sys.stdout.flush()
 
-    before = read() if rates else None
+    before, now = None, read()
     # What is wrong with the cards or the index is said at once.
-    checked = state(None, before or read())
+    checked = state(None, now)
     if index is not None:
         checked.only(index)
     if rates:
         time.sleep(window)
-    now = read()
+        before, now = now, read()
     look(before, now)
     while every is not None:
         time.sleep(every)
