@@ -15,6 +15,7 @@ import numpy as np
 from spu_ir.errors import SpuError
 from spu_ir.runtime.arena import POISON, ArenaPool
 from spu_ir.runtime.build import build
+from spu_ir.runtime.cards_model import place
 from spu_ir.runtime.cpu import check_threads, default_threads, select_level
 from spu_ir.runtime.export import export_package
 from spu_ir.runtime.isa import architecture_levels
@@ -25,7 +26,6 @@ from spu_ir.runtime.weights import pack_weights
 from spu_ir.targets import Target
 
 if TYPE_CHECKING:
-    from spu_ir.runtime.cards_placement import Placement
     from spu_ir.schedule.estimate import Estimate
     from spu_ir.schedule.profile import Profile
     from spu_ir.schedule.work import WorkTable
@@ -89,7 +89,7 @@ class CompiledModel:
         # As many runs at once as threads are useful.
         self._arenas = ArenaPool(max(self.threads, default_threads()))
         self._closed = False
-        self._placement = self._place(device, name)
+        self._placement = place(self, package, self._library, device, name)
 
     @classmethod
     def from_program(
@@ -341,12 +341,6 @@ class CompiledModel:
         ports = ", ".join(map(str, self.inputs))
         results = ", ".join(map(str, self.outputs))
         return f"<CompiledModel {ports} -> {results}; {self.level}, {self.threads} threads>"
-
-    def _place(self, device: int | Literal["none"] | None, name: str) -> Placement | None:
-        # Here, since a program can be built and printed without any of it.
-        from spu_ir.runtime.cards_model import place
-
-        return place(self, self._package, self._library, device, name)
 
     def _match(self, feeds: Mapping[str, Array]) -> list[Array]:
         """The inputs in order, contiguous and aligned, of the right dtype and rank."""
