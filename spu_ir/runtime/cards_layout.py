@@ -27,7 +27,7 @@ MAX_BYTES = HEADER_BYTES + MAX_ROWS * ROW_BYTES
 MAX_DEVICES = 4096
 NAME_BYTES, CARD_BYTES = 64, 64  # The names of targets are no longer.
 
-# Native alignment without padding surprises: fields go from wide to narrow.
+# The machine's byte order and no padding; every field is aligned all the same.
 _HEADER = struct.Struct("=8sIIIIQQd64s")
 _SLOT = struct.Struct(f"=QQQQQQ7diI{NAME_BYTES}s{CARD_BYTES}s")
 _CRC = struct.Struct("=I")
