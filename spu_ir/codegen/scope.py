@@ -195,14 +195,11 @@ class Scope:
         wanted = self._used(profiled=True)
         kept: list[tuple[int, str, bool]] = []
         for depth, line in self._lines:
-            plain = isinstance(line, str) or (
-                isinstance(line, _Declaration) and line.name in needed
-            )
             if isinstance(line, _Profiled):
                 kept.append((depth, line.text, False))
             elif isinstance(line, str):
                 kept.append((depth, line, True))
-            elif plain:
+            elif line.name in needed:
                 kept.append((depth, line.text(), True))
             elif line.name in wanted:
                 kept.append((depth, f"SPU_PROFILED({line.text()})", False))

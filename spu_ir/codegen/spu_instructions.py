@@ -6,6 +6,7 @@ import numpy as np
 from xdsl.dialects.builtin import FloatAttr, IntegerAttr, StringAttr
 from xdsl.ir import Operation, SSAValue
 
+from spu_ir.codegen.instructions import rows_of_weight
 from spu_ir.codegen.printer import Instruction, Printer, dtype_name
 from spu_ir.codegen.scope import Expr, Scope, View, c_float
 from spu_ir.codegen.weights import Placed, Segments, constant_of
@@ -148,9 +149,9 @@ def lane_group(row: int, each: int, lane_groups: int) -> int:
 
 def weight_lanes(printer: Printer, scope: Scope, op: EpilogueOp) -> tuple[str, str]:
     """The variable of a product's packed weight, and the lane group where its lanes begin."""
-    constant, row = constant_of(op.weight)
+    row, total = rows_of_weight(op)
     placed = printer.placed[op]
-    total, lane_groups = shape_of(constant.result)[0], placed.packed.lane_groups
+    lane_groups = placed.packed.lane_groups
     each = group_lanes(op, total)
     weight = _declare_weight(printer, scope, placed)
     if isinstance(row, int):
