@@ -172,6 +172,11 @@ class Estimate:
         return list(self._events())
 
     @property
+    def first_core(self) -> list[Event]:
+        """The first core's part of `timeline`; no other core has more of the batch."""
+        return list(_group_events(self._groups[0][0]))
+
+    @property
     def events(self) -> int:
         """How many events `timeline` has: of a large batch it may be more than memory holds."""
         shared = self.cores if self.options.cores != "batch" else 1

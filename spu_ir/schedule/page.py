@@ -163,7 +163,7 @@ def _roofline(e: Estimate) -> dict[str, Any]:
 
 def _timeline(e: Estimate, names: dict[str, int]) -> dict[str, Any]:
     """The first core's events in order of time, as rows; names are their numbers in `names`."""
-    events = sorted((each for each in e.timeline if each.core == 0), key=_start)
+    events = sorted(e.first_core, key=_start)
     shown = events[:EVENTS]
     units: Mapping[str, int] = {unit: place for place, unit in enumerate(UNITS)}
     rows = [
