@@ -8,7 +8,6 @@ detect damage, not malice: load only packages that you would also run as a progr
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from spu_ir._version import __version__
 from spu_ir.errors import SpuError
 from spu_ir.runtime.build import LIBRARY_SUFFIX
 from spu_ir.runtime.cache import cache_folder, digest_of
@@ -90,7 +90,7 @@ def write_package(path: Path, package: Package) -> None:
         manifest: dict[str, Json] = {
             "format": FORMAT,
             "version": list(VERSION),
-            "product": {"name": "spu-ir", "version": _product_version()},
+            "product": {"name": "spu-ir", "version": __version__},
             "host": {"machine": platform.machine(), "system": platform.system()},
             "inputs": [_port_json(port) for port in package.inputs],
             "outputs": [_port_json(port) for port in package.outputs],
@@ -255,10 +255,3 @@ def _library_name(level: str, digest: str) -> str:
 
 def _port_json(port: Port) -> Json:
     return {"name": port.name, "dtype": port.dtype, "shape": [*port.shape]}
-
-
-def _product_version() -> str:
-    try:
-        return importlib.metadata.version("spu-ir")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
