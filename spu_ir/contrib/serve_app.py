@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 LOG = logging.getLogger("spu_ir.serve")
-VERSION = "1"
-"""The version that every model has: a package has one."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Server:
         return JSONResponse(
             {
                 "name": name,
-                "versions": [VERSION],
+                "versions": [protocol.VERSION],
                 "platform": "spu_ir",
                 "inputs": [protocol.tensor_metadata(port) for port in batcher.model.inputs],
                 "outputs": [protocol.tensor_metadata(port) for port in batcher.model.outputs],
@@ -168,11 +166,11 @@ class Server:
 
     def _find(self, request: Request) -> tuple[str, Batcher]:
         name: str = request.path_params["name"]
-        version: str = request.path_params.get("version", VERSION)
+        version: str = request.path_params.get("version", protocol.VERSION)
         if name not in self.batchers:
             known = ", ".join(self.batchers)
             raise HTTPException(404, f"there is no model {name[:100]!r}; there are {known}")
-        if version != VERSION:
+        if version != protocol.VERSION:
             raise HTTPException(404, f"{name!r} has no version {version[:100]!r}")
         return name, self.batchers[name]
 

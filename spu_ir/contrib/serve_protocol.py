@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
+VERSION = "1"
+"""The version that every model has: a package has one."""
 EXTENSIONS = ("binary_tensor_data",)
 JSON_LENGTH = "Inference-Header-Content-Length"
 """The header with the length of the JSON, in bytes, where bytes of tensors follow it."""
@@ -237,7 +239,7 @@ def response(
                 )
             entry["data"] = cast("list[Json]", array.reshape(-1).tolist())
         entries.append(entry)
-    table: dict[str, Json] = {"model_name": model, "model_version": "1"}
+    table: dict[str, Json] = {"model_name": model, "model_version": VERSION}
     if request.id is not None:
         table["id"] = request.id
     table |= {"parameters": parameters, "outputs": entries}
