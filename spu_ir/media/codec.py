@@ -1,4 +1,4 @@
-"""What decoding would take on a card's codecs, and its row in `spu-smi`."""
+"""What decoding would take on a card's codecs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,3 @@ def decode_seconds(target: Target, *, jpeg_pixels: int = 0, video_pixels: int = 
     return (jpeg_pixels / pictures if pictures else 0.0) + (
         video_pixels / frames if frames else 0.0
     )
-
-
-def record(device: int | None, count: int, seconds: float) -> None:
-    """Count decoded pictures or frames for a device, as `spu-smi` shows them; nothing without."""
-    from spu_ir.runtime.cards import record_codec
-
-    if device is not None and count:
-        record_codec(device, count, seconds)

@@ -243,11 +243,11 @@ class MediaPipeline:
 
     def _record(self, pictures: Sequence[Picture], kind: str) -> None:
         """Count the pictures for the codecs of the card that the model is on."""
-        from spu_ir.media.codec import decode_seconds, record
-        from spu_ir.runtime.cards import device
+        from spu_ir.media.codec import decode_seconds
+        from spu_ir.runtime.cards import device, record_codec
 
         index = self.model.device
-        if index is None:
+        if index is None or not pictures:
             return
         pixels = sum(picture.coded for picture in pictures)
         target = device(index).target
@@ -255,7 +255,7 @@ class MediaPipeline:
             seconds = decode_seconds(target, jpeg_pixels=pixels)
         else:
             seconds = decode_seconds(target, video_pixels=pixels)
-        record(index, len(pictures), seconds)
+        record_codec(index, len(pictures), seconds)
 
 
 def _batch(model: CompiledModel, wanted: int | None) -> tuple[int, bool]:
