@@ -21,7 +21,7 @@ class Pruned:
 
     model: onnx.ModelProto
     sparsity: float
-    """Zeros among the weights of its products and convolutions, 0 to 1."""
+    """Zeros among the weights that can be pruned, 0 to 1."""
     note: str
 
 
