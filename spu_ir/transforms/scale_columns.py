@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, f32, i32
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, f32, i32
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
@@ -22,7 +22,7 @@ from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.transforms.calibrate import read_feeds
 from spu_ir.transforms.column_factors import balanced_factors
-from spu_ir.transforms.quantise import is_candidate, is_quantisable, is_static_network
+from spu_ir.transforms.quantise import is_candidate, is_quantisable, is_static_network, label
 from spu_ir.transforms.rewriting import (
     after,
     constant_of,
@@ -30,7 +30,6 @@ from spu_ir.transforms.rewriting import (
     dims_of,
     empty_of,
     is_constant,
-    layer_of,
 )
 from spu_ir.transforms.row_zeros import ROW_ZERO, row_zero
 from spu_ir.transforms.smooth_activations import SampledRows
@@ -90,7 +89,7 @@ class Scaler:
 
     store: WeightStore
 
-    def scale(self, sharers: Sharers, seen: SampledRows, share: float) -> bool:
+    def scale(self, sharers: Sharers, seen: SampledRows) -> bool:
         """Scale the columns of activations if that is worth it; whether it was."""
         zeros = {row_zero(value) for value in sharers.values}
         if len(zeros) > 1:
@@ -98,7 +97,7 @@ class Scaler:
         weights = dict.fromkeys(product.weight for product in sharers.products)
         arrays = {weight: self.array(weight) for weight in weights}
         rows = seen.of([owner_of(value) for value in sharers.values])
-        found = balanced_factors(rows, list(arrays.values()), zeros.pop(), share=share)
+        found = balanced_factors(rows, list(arrays.values()), zeros.pop(), share=1.0)
         if found is None or found.left >= WORTH:
             return False
         for weight, array in arrays.items():
@@ -122,9 +121,7 @@ class Scaler:
         empty = builder.insert(empty_of(value, f32, dims)).tensor
         op = BinaryOp(BinaryFn.MUL, value, factor, empty)
         op.attributes[ROW_ZERO] = IntegerAttr(zero, i32)
-        layer = layer_of(owner_of(value))
-        if layer is not None:
-            op.attributes["layer"] = StringAttr(layer)
+        label(owner_of(value), op)
         return builder.insert(op).results[0]
 
     def array(self, value: SSAValue) -> Array:
@@ -146,7 +143,6 @@ def scale_columns(
     feeds: Iterable[Mapping[str, Array]],
     mode: str = "auto",
     progress: Callable[[int], None] | None = None,
-    share: float = 1.0,
 ) -> int:
     """
     Scale columns of what products read, where rounding then errs less; how many groups were.
@@ -174,7 +170,7 @@ def scale_columns(
             remedy="pass at least one feed of every input",
         )
     scaler = Scaler(store_of(ctx))
-    return sum(scaler.scale(group, seen, share) for group in groups)
+    return sum(scaler.scale(group, seen) for group in groups)
 
 
 @dataclass(frozen=True)
