@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, StringAttr
+from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, IntegerAttr, StringAttr, i64
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 
 EXTENTS = "spu.extents"
@@ -26,6 +26,16 @@ def bounds(function: func.FuncOp) -> dict[str, tuple[int, int]]:
         low, high = cast("ArrayAttr[IntegerAttr]", pair).data
         result[name] = (low.value.data, high.value.data)
     return result
+
+
+def set_bounds(function: func.FuncOp, limits: Mapping[str, tuple[int, int]]) -> None:
+    """Make `limits` what `bounds` says."""
+    function.attributes[EXTENTS] = DictionaryAttr(
+        {
+            name: ArrayAttr([IntegerAttr(low, i64), IntegerAttr(high, i64)])
+            for name, (low, high) in limits.items()
+        }
+    )
 
 
 def dim_params(attributes: Mapping[str, Attribute]) -> dict[int, str]:

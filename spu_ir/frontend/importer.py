@@ -33,7 +33,7 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
-from spu_ir.dialects.functions import EXTENTS
+from spu_ir.dialects.functions import set_bounds
 from spu_ir.dialects.onnx import NoValue, OnnxOp, Yield, graph_attributes, newest, op_at
 from spu_ir.dialects.onnx_schema import Kind, attribute_of
 from spu_ir.dialects.types import Array
@@ -199,12 +199,7 @@ class _Importer:
             arg_attrs=_port_attributes(inputs, [params for _, params in types]),
             res_attrs=_port_attributes(list(graph.output), result_params),
         )
-        function.attributes[EXTENTS] = DictionaryAttr(
-            {
-                name: ArrayAttr([IntegerAttr(low, i64), IntegerAttr(high, i64)])
-                for name, (low, high) in self.extents.bounds.items()
-            }
-        )
+        set_bounds(function, self.extents.bounds)
         return ModuleOp([function], {"onnx.opset": IntegerAttr(self.opset, i64)})
 
     def _input_info(self, value: ValueInfoProto) -> ValueInfoProto:

@@ -10,26 +10,23 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from xdsl.context import Context
-from xdsl.dialects import arith, func, tensor
+from xdsl.dialects import func, tensor
 from xdsl.dialects.builtin import (
     ArrayAttr,
     DictionaryAttr,
     FunctionType,
-    IndexType,
-    IntegerAttr,
     ModuleOp,
     StringAttr,
     TensorType,
     f32,
     i32,
-    i64,
 )
 from xdsl.ir import Attribute, BlockArgument, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 
 from spu_ir.dialects.destination import DestinationOp
-from spu_ir.dialects.functions import EXTENTS, argument_attributes, bounds, dim_params
+from spu_ir.dialects.functions import argument_attributes, bounds, dim_params, set_bounds
 from spu_ir.dialects.types import DYNAMIC, element_of, shape_of, show_shape, ui8
 from spu_ir.dialects.vpu import (
     ResizeFilter,
@@ -173,15 +170,14 @@ class _Rewriter:
         self.emit = Emitter(InsertPoint.at_start(block))
         self.dims: list[SSAValue] = []
         if batch == DYNAMIC:
-            first = self.emit.value(arith.ConstantOp(IntegerAttr(0, IndexType())))
-            self.dims = [self.emit.value(tensor.DimOp(canvas, first))]
+            self.dims = [self.emit.value(tensor.DimOp(canvas, self.emit.index(0)))]
         self.batch = batch
         value = self._resized(canvas, geometry)
         if options.colour == "bgr":
             starts, steps = [0, 0, 0, options.channels - 1], [1, 1, 1, -1]
             properties = {"starts": array_attr(starts), "steps": array_attr(steps)}
             value = self._insert(SliceOp(value, self._empty_like(value), properties))
-        table = self.emit.insert(constant_op(self.store, options.table())).results[0]
+        table = self.emit.value(constant_op(self.store, options.table()))
         value = self._insert(TableOp(value, table, self._empty(f32, shape_of(value)[1:])))
         if not channels_last:
             height, width, channels = shape_of(value)[1:]
@@ -214,7 +210,7 @@ class _Rewriter:
 
     def _insert(self, op: DestinationOp) -> SSAValue:
         op.attributes["layer"] = StringAttr(LAYER)
-        return self.emit.insert(op).results[0]
+        return self.emit.value(op)
 
     def _empty(self, element: Attribute, shape: Sequence[int]) -> SSAValue:
         kind = TensorType(element, [self.batch, *shape])
@@ -244,9 +240,4 @@ class _Rewriter:
             new[1]["onnx.dim_params"] = StringAttr(own[0])
         known[at : at + 1] = new
         function.arg_attrs = ArrayAttr([DictionaryAttr(attributes) for attributes in known])
-        function.attributes[EXTENTS] = DictionaryAttr(
-            {
-                extent: ArrayAttr([IntegerAttr(low, i64), IntegerAttr(high, i64)])
-                for extent, (low, high) in limits.items()
-            }
-        )
+        set_bounds(function, limits)
