@@ -35,7 +35,6 @@ State: TypeAlias = dict[SSAValue, Any]
 MEMORY = 8 << 30
 """Bytes that the activations of all feeds may take at one time."""
 
-
 ENOUGH = 2
 """Rows for each input of a product; with fewer a weight would be fitted to just these rows."""
 
@@ -134,8 +133,7 @@ class Rounding:
         if owns_its_weight(op):
             weight, bias = self.round(op, weight, bias, seen)
         else:
-            values, scale = quantised_weight(weight)
-            weight = values * scale[:, None]
+            weight, _ = on_grid(weight)
         for state, x in zip(near, inputs, strict=True):
             replaced = {op.x: x, op.weight: weight}
             if bias is not None and op.bias is not None:
@@ -160,13 +158,11 @@ class Rounding:
         new = weight
         if seen.count >= ENOUGH * seen.depth:
             new = rounded(weight, seen.xx if bias is None else seen.centred())
-        values, scale = quantised_weight(new)
-        kept = (values * scale[:, None]).astype(np.float32)
+        kept, scale = on_grid(new)
         # `quantise` has to find the grid again; where it does not, it rounds the row itself.
         lost = np.abs(kept - new).max(axis=1) > 1e-3 * scale
         new = np.where(lost[:, None], weight, new)
-        values, scale = quantised_weight(new)
-        kept = (values * scale[:, None]).astype(np.float32)
+        kept, _ = on_grid(new)
         if bias is not None:
             means = weight.astype(np.float64) @ seen.d - kept.astype(np.float64) @ seen.x
             bias = (bias + means / max(seen.count, 1)).astype(np.float32)
@@ -188,6 +184,12 @@ def as_int8(x: Array, zero: int) -> Array:
     values, scale = quantise_rows(x, zero)
     with np.errstate(invalid="ignore"):
         return (values.astype(np.float32) - np.float32(zero)) * scale[..., None]
+
+
+def on_grid(weight: Array) -> tuple[Array, Array]:
+    """An f32 weight as `quantise` leaves it, in f32, and the scales of its rows."""
+    values, scale = quantised_weight(weight)
+    return values * scale[:, None], scale
 
 
 def owns_its_weight(op: MatmulOp) -> bool:

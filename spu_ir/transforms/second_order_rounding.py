@@ -34,7 +34,8 @@ def rounded(weight: Array, hessian: Doubles) -> Array:
     better with is rounded so.
     """
     scale = row_scales(weight)
-    nearest = np.clip(np.rint(weight / scale[:, None]), -LEVELS, LEVELS)
+    steps = weight / scale[:, None]
+    nearest = np.clip(np.rint(steps), -LEVELS, LEVELS)
     depth = weight.shape[1]
     damped = hessian.copy()
     mean = float(np.diag(hessian).mean())
@@ -42,10 +43,10 @@ def rounded(weight: Array, hessian: Doubles) -> Array:
     order = np.argsort(-np.diag(damped), kind="stable")
     inverse = np.linalg.inv(damped[np.ix_(order, order)])
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T.astype(np.float32)
-    left = (weight / scale[:, None])[:, order].astype(np.float32)
+    left = steps[:, order].astype(np.float32)
     plain = nearest[:, order].astype(np.float32)
     # Nothing changes for zeros, and for the largest, which decides the grid.
-    fixed = plain * 0 + np.inf
+    fixed = np.full_like(plain, np.inf)
     fixed[(weight == 0)[:, order]] = 0
     peak = np.abs(weight).argmax(axis=1)
     column = np.empty(depth, np.intp)
