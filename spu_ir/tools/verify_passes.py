@@ -32,6 +32,7 @@ from xdsl.passes import ModulePass, PassPipelineCallbackType
 
 from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.types import DYNAMIC, Array, element_of, numpy_dtype, shape_of
+from spu_ir.dialects.vpu import ResizeTapsOp
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret, main_of, signature_of
 
@@ -146,12 +147,10 @@ def geometry_of(value: SSAValue) -> Array | None:
     """
     axes = np.zeros((2, 4), np.int32)
     for use in value.uses:
-        if use.operation.name != "vpu.resize_taps" or use.index != 0:
+        op = use.operation
+        if not isinstance(op, ResizeTapsOp) or use.index != 0:
             return None
-        axis = use.operation.get_attr_or_prop("axis")
-        assert isinstance(axis, IntegerAttr)
-        count = shape_of(use.operation.operands[1])[1]
-        axes[axis.value.data] = (1, 0, count, 0)
+        axes[op.axis.value.data] = (1, 0, shape_of(op.init)[1], 0)
     return axes if axes.any() else None
 
 
