@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spu_ir.tools.tables import clean, console_for
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -56,18 +58,12 @@ def print_estimate(
 
     `how` has the precision, the sparsity and what scales were taken from.
     """
-    from rich.console import Console
-    from rich.measure import Measurement
     from rich.text import Text
 
     tables = [_card(estimate), _kinds(estimate)]
     tables += [_sweep(swept, estimate, sweep)] if sweep else []
     tables += [_steps(estimate) if most is None else _groups(estimate, most)]
-    # As wide as it needs to be: a narrow terminal, or a file, takes longer lines.
-    console = Console()
-    wide = console.options.update(max_width=500)
-    needed = max(Measurement.get(console, wide, table).maximum for table in tables)
-    console = Console(width=max(console.width, needed))
+    console = console_for(tables)
     console.print(Text(f"{clean(model)} on {estimate.target.name}", style="bold"))
     console.print(Text(_settings(how, estimate)))
     if how.get("calibration") == "random":
@@ -75,11 +71,6 @@ def print_estimate(
     for table in tables:
         console.print(table)
     console.print(Text("modelled, not measured: docs/device-model.md"))
-
-
-def clean(text: str) -> str:
-    """A name from a model, without control characters."""
-    return repr(text)[1:-1]
 
 
 def _settings(how: Mapping[str, Any], estimate: Estimate) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spu_ir.tools.tables import clean, console_for
+
 if TYPE_CHECKING:
     from spu_ir.schedule.profile import Profile, StepProfile
 
@@ -29,8 +31,6 @@ and the share that sparsity skips, other operations, bytes, and zeros among the 
 def print_profile(profile: Profile) -> None:
     """Print a profile's layers in the program's order, and what they add up to."""
     from rich import box
-    from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
@@ -42,13 +42,10 @@ def print_profile(profile: Profile) -> None:
         justify = "right" if number > 2 else "left"
         table.add_column(heading, last, justify=justify, no_wrap=True, max_width=60)
     for layer in profile.layers:
-        # Text and repr: a layer's name comes from the model and is neither markup nor control.
-        name = Text(repr(layer.layer)[1:-1])
+        # Text: a layer's name comes from the model and is no markup.
+        name = Text(clean(layer.layer))
         table.add_row(name, layer.op, layer.precision, *_cells(layer, total))
-    # As wide as it needs to be: a narrow terminal, or a file, takes longer lines.
-    console = Console()
-    needed = Measurement.get(console, console.options.update(max_width=500), table).maximum
-    console = Console(width=max(console.width, needed))
+    console = console_for([table])
     console.print(table)
     extents = ", ".join(f"{name} {value}" for name, value in profile.extents.items())
     console.print(

@@ -28,6 +28,7 @@ from spu_ir.errors import SpuError
 from spu_ir.tools import run_media
 from spu_ir.tools.command import exit_code
 from spu_ir.tools.profile_table import print_profile
+from spu_ir.tools.tables import clean
 
 if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
@@ -274,8 +275,8 @@ def _print_table(rows: Sequence[Mapping[str, Json]]) -> None:
     for heading in ("min", "mean", "max"):
         table.add_column(heading, justify="right")
     for row in rows:
-        # Text, so that a name is never read as markup; repr, so that it drives no terminal.
-        texts = [Text(repr(row["name"])[1:-1]), Text(str(row["dtype"])), Text(str(row["shape"]))]
+        # Text, so that a name is never read as markup.
+        texts = [Text(clean(str(row["name"]))), Text(str(row["dtype"])), Text(str(row["shape"]))]
         values = [row[key] for key in ("min", "mean", "max")]
         numbers = [f"{value:.6g}" if isinstance(value, float) else "-" for value in values]
         table.add_row(*texts, *numbers)
