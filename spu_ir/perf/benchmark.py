@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spu_ir.errors import SpuError
-from spu_ir.quantisation import Precision
+from spu_ir.quantisation import Precision, Progress
 from spu_ir.targets import Target
 
 from .datasets import Array, Dataset, open_dataset
 from .difference import differences, relative_error
 from .figures import Modelled, host_share, mac_ratio, modelled
 from .measure import Timing, measure
-from .network import Network, Progress, build_network, check_sparsity, compile_network
+from .network import Network, build_network, check_sparsity, compile_network
 from .published import RESULTS
 from .workloads import ModelInfo, Workload
 
@@ -49,7 +49,6 @@ class Settings:
 class Numeric:
     """The model's outputs beside the reference's, on the first samples of the data set."""
 
-    batches: int = 0
     samples: int = 0
     want: list[Array] = field(default_factory=list[Array])
     got: list[Array] = field(default_factory=list[Array])
@@ -199,7 +198,6 @@ def _judge(
             start = clock()
             want = reference.run(batch.feeds)
             left -= clock() - start
-            numeric.batches += 1
             numeric.samples += len(batch.keys)
             numeric.want.append(dataset.compared(batch, want))
             numeric.got.append(dataset.compared(batch, outputs))

@@ -6,19 +6,14 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spu_ir.errors import SpuError
-from spu_ir.tools.command import exit_code
+from spu_ir.tools.command import exit_code, progress_bar
 
 from .workloads import ModelInfo, Workload, read_task, read_workload, task_names
-
-if TYPE_CHECKING:
-    from .network import Progress
 
 HARDWARE = ("SPU",)
 
@@ -158,7 +153,7 @@ def _benchmark(options: argparse.Namespace, workload: Workload, info: ModelInfo)
         seconds=options.seconds,
         compile_only=options.compile_only,
     )
-    with _progress(quiet=options.json) as progress:
+    with progress_bar(quiet=options.json) as progress:
         result = run_task(workload, info, settings, progress)
     report, path = save_report(options.reports, result)
     if options.json:
@@ -166,21 +161,3 @@ def _benchmark(options: argparse.Namespace, workload: Workload, info: ModelInfo)
     else:
         print_report(report, None if path is None else str(path))
     return result.dataset.unreadable
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Generator[Progress]:
-    """A progress bar on standard error, shown where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:20}"), BarColumn(), TimeElapsedColumn())
-    with Bar(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total or None
-        )

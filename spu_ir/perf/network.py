@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from onnx import ModelProto
 
 from spu_ir.errors import SpuError
-from spu_ir.quantisation import Precision
+from spu_ir.quantisation import Precision, Progress
 from spu_ir.sparsify import RATIOS, magnitude
 from spu_ir.sparsify.files import read_model
 from spu_ir.sparsify.layers import layers_of
@@ -42,7 +42,6 @@ class Network:
     """Where its weights are from, and what was pruned."""
     weight_sparsity: float
     """Zeros among the weights of its products and convolutions, 0 to 1."""
-    convolves: bool
 
 
 def build_network(info: ModelInfo, file: Path | None, sparsity: int | None) -> Network:
@@ -112,13 +111,6 @@ def check_sparsity(ratio: int | None) -> None:
         )
 
 
-class Progress(Protocol):
-    """Called with what is done, how much of it is done, and of how much."""
-
-    def __call__(self, what: str, done: int, total: int, /) -> None:
-        """Show it."""
-
-
 def compile_network(
     network: Network,
     info: ModelInfo,
@@ -139,19 +131,14 @@ def compile_network(
     """
     from spu_ir.api import compile
 
-    shapes: dict[str, Any] = {"batch": (1, max_batch)}
-    for name, shape in info.shapes.items():
-        shapes[name] = ["batch", *shape[1:]]
     samples: list[Feeds] | None = None
-    if precision == "mixed":
-        samples = calibration()[:1]
-    elif precision == "int8" and network.convolves:
-        samples = calibration()
+    if needs_calibration(network.model, precision):
+        samples = calibration()[: 1 if precision == "mixed" else None]
     return compile(
         network.model,
         precision=precision,
         calibration=samples,
-        shapes=shapes,
+        shapes=any_batch(info.shapes, max_batch),
         target=target,
         threads=threads,
         device=None if on_card else "none",
@@ -159,15 +146,23 @@ def compile_network(
     )
 
 
+def needs_calibration(model: ModelProto, precision: Precision) -> bool:
+    """Whether samples are needed to compile it: for "mixed", and for INT8 convolutions."""
+    nodes = cast("Any", model.graph.node)
+    return precision == "mixed" or (
+        precision == "int8" and any(node.op_type in ("Conv", "ConvTranspose") for node in nodes)
+    )
+
+
+def any_batch(shapes: Mapping[str, Sequence[int]], most: int) -> dict[str, Any]:
+    """`shapes`, of one sample each, as `spu_ir.compile` takes them for 1 to `most` samples."""
+    inputs = {name: ["batch", *shape[1:]] for name, shape in shapes.items()}
+    return {**inputs, "batch": (1, most)}
+
+
 def _network(model: ModelProto, about: str) -> Network:
     zeros, total = 0, 0
     for layer in layers_of(model.graph):
         zeros += layer.weight.size - int(np.count_nonzero(layer.weight))
         total += layer.weight.size
-    nodes = cast("Any", model.graph.node)
-    return Network(
-        model,
-        about,
-        zeros / total if total else 0.0,
-        any(node.op_type in ("Conv", "ConvTranspose") for node in nodes),
-    )
+    return Network(model, about, zeros / total if total else 0.0)

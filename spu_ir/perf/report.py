@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import re
 import tempfile
 from datetime import datetime
 from pathlib import Path
 
 from spu_ir._version import __version__
 from spu_ir.errors import SpuError
+from spu_ir.runtime.cpu import processor_name
 from spu_ir.runtime.program import Json
 
 from .benchmark import Result
@@ -43,7 +42,7 @@ def build_report(
     report: dict[str, Json] = {
         "Model": result.workload.model.upper(),
         "Backend": BACKEND,
-        "Host Info": host(),
+        "Host Info": processor_name(),
         "Dataset": result.dataset.name,
         "Instance Count": 1,
         "Device Count": 1,
@@ -112,16 +111,6 @@ def write(path: Path, content: bytes) -> None:
         raise SpuError(
             f"cannot write {str(path)!r}: {error.strerror}", remedy="choose another --reports DIR"
         ) from None
-
-
-def host() -> str:
-    """The processor's name, as Linux has it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
 
 
 def _accuracy(result: Result) -> dict[str, Json]:

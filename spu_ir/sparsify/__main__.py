@@ -11,16 +11,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from spu_ir.errors import SpuError
 from spu_ir.packing.prune import RATIOS
 from spu_ir.sparsify import LayerReport, Ratio, magnitude, report_table, second_order
 from spu_ir.sparsify.files import read_model, write_model
-from spu_ir.sparsify.second_order import Progress
-from spu_ir.tools.command import exit_code
+from spu_ir.tools.command import exit_code, progress_bar
 
 METHODS = ("magnitude", "second-order", "unstructured")
 
@@ -85,7 +83,7 @@ def _run(options: argparse.Namespace) -> None:
     rows: list[LayerReport] = []
     if options.method == "second-order":
         feeds = read_feeds(options.calibration)
-        with _progress(quiet=options.json) as progress:
+        with progress_bar(quiet=options.json, counted=True) as progress:
             pruned = second_order(
                 model,
                 ratio,
@@ -145,30 +143,6 @@ def _ratio(given: Sequence[str]) -> Ratio:
             return int(value) if value.is_integer() else value
         by_name.setdefault(name, int(value) if value.is_integer() else value)
     return by_name
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Generator[Progress]:
-    """A progress bar on standard error, shown where that is a terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Bar(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bar:
-        task = bar.add_task("import", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=escape(what), completed=done, total=total
-        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spu_ir.errors import SpuError
-from spu_ir.tools.command import exit_code
+from spu_ir.tools.command import exit_code, progress_bar
 
 if TYPE_CHECKING:
     from spu_ir.quantisation import Feeds
@@ -258,7 +258,6 @@ def _of_onnx(options: argparse.Namespace, target: Target) -> Source:
     from spu_ir.frontend import parse_shapes
     from spu_ir.quantisation import PRECISIONS, Quantisation, check
     from spu_ir.schedule.work import WorkTable
-    from spu_ir.tools.spu_compile import progress_bar
 
     precision = options.precision or "int8"
     check("precision", precision, PRECISIONS)

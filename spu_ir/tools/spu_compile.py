@@ -16,13 +16,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spu_ir.errors import SpuError
-from spu_ir.tools.command import exit_code
+from spu_ir.tools.command import exit_code, progress_bar
 from spu_ir.tools.image_options import SETTINGS
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from spu_ir.runtime import CompiledModel
     from spu_ir.runtime.program import Json
     from spu_ir.transforms.sensitivity import SensitivityReport
-
-Progress = Callable[[str, int, int], None]
 
 COLUMNS = (
     "layer",
@@ -325,24 +322,6 @@ def _print_sensitivity(options: argparse.Namespace) -> None:
         print(json.dumps({"model": str(options.model), **report.json()}, indent=2))
     else:
         print_sensitivity(report)
-
-
-@contextmanager
-def progress_bar(*, quiet: bool) -> Generator[Progress]:
-    """A progress bar on standard error, shown where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:18}"), BarColumn(), TimeElapsedColumn())
-    with Bar(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as bar:
-        task = bar.add_task("import", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total or None
-        )
 
 
 def print_report(model: CompiledModel) -> None:
