@@ -305,17 +305,19 @@ def test_the_warm_up_is_not_among_the_iterations(
 
 def test_too_few_samples_for_a_batch(compiled: tuple[dict[str, Any], Path]) -> None:
     runtime = loaded(compiled)
-    few = Questions(small("bert").feeds(1, 16))
+    features = small("bert").feeds(1, 16)
     with pytest.raises(SpuError, match="does not fill a batch of 2"):
-        runtime.benchmark(few)
+        runtime.benchmark(Questions(features))
     asked: list[Any] = []
 
-    def fake(size: int, shapes: dict[str, list[int]], types: list[str]) -> dict[str, Array]:
-        asked.append((size, shapes, types))
-        return {name: np.zeros((size, *dims[1:]), np.int64) for name, dims in shapes.items()}
+    class Faked(Questions):
+        def get_fake_samples(
+            self, size: int, shapes: dict[str, list[int]], types: list[str]
+        ) -> dict[str, Array]:
+            asked.append((size, shapes, types))
+            return {name: np.zeros((size, *dims[1:]), np.int64) for name, dims in shapes.items()}
 
-    few.get_fake_samples = fake  # type: ignore[attr-defined]
-    assert runtime.benchmark(few)["BS"] == 2
+    assert runtime.benchmark(Faked(features))["BS"] == 2
     assert asked[0][0] == 2
     assert asked[0][1]["input_ids.1"] == [1, 16]
     assert asked[0][2] == ["LONG"] * 3

@@ -208,7 +208,11 @@ def spans(result: Any) -> tuple[list[list[float]], list[list[float]]]:
         starts, ends = result["start_logits"], result["end_logits"]
     else:
         starts, ends = result[0], result[1]
-    return tuple([[float(x) for x in row.flat] for row in side] for side in (starts, ends))  # type: ignore[return-value]
+    return _floats(starts), _floats(ends)
+
+
+def _floats(rows: Any) -> list[list[float]]:
+    return [[float(x) for x in row.flat] for row in rows]
 
 
 def flattened(result: Any) -> list[float]:

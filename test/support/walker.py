@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 from xdsl.dialects import arith, func, memref, scf
+from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Block, Operation, SSAValue
 
 from spu_ir import api
@@ -88,7 +89,8 @@ class _Walk:
 
     def op(self, op: Operation) -> None:
         if isinstance(op, arith.ConstantOp):
-            self.values[op.result] = op.value.value.data  # type: ignore[union-attr]
+            assert isinstance(op.value, IntegerAttr)
+            self.values[op.result] = op.value.value.data
         elif type(op) in _ARITHMETIC:
             a, b = (self.values[operand] for operand in op.operands)
             self.values[op.results[0]] = _ARITHMETIC[type(op)](a, b)
@@ -142,7 +144,8 @@ class _Walk:
         if isinstance(op, EpilogueOp):
             row, rows = rows_of_weight(op)
             found = op.attributes.get(GROUP_LANES)
-            each = rows if found is None else found.value.data  # type: ignore[attr-defined]
+            assert found is None or isinstance(found, IntegerAttr)
+            each = rows if found is None else found.value.data
             placed = self.tiled.placed[op]
             place = row if isinstance(row, int) else self.values[row]
             group = place // each * placed.packed.lane_groups + place % each // 16
