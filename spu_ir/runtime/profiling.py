@@ -13,6 +13,7 @@ from spu_ir.runtime.counters import NANOSECONDS, Counted
 from spu_ir.runtime.program import Array
 from spu_ir.schedule.estimate import Estimate
 from spu_ir.schedule.profile import Profile
+from spu_ir.schedule.shares import longest
 from spu_ir.schedule.work import WorkTable
 from spu_ir.targets import Target
 
@@ -60,7 +61,7 @@ def profile(
             first.work(table),
             first.zeros,
             (nanoseconds / 1e9).tolist(),
-            [passes * max(layer.busy_s.values(), default=0.0) for layer in estimate.layers],
+            [passes * longest(layer) for layer in estimate.layers],
         ),
     )
 
