@@ -60,7 +60,7 @@ SPU_INLINE i32x16 spu_lane_bytes(const void *p) {
   return v;
 }
 
-/* one step of them */
+/* one step of spu_head_products */
 SPU_INLINE void spu_head_quad(i32x16 acc[SPU_QUERY_TILE][4], const void *lanes, const void *four,
                               int64_t row, const int groups, const int keys) {
   i32x16 x[4];
@@ -73,8 +73,7 @@ SPU_INLINE void spu_head_quad(i32x16 acc[SPU_QUERY_TILE][4], const void *lanes, 
   for (int r = 0; r < SPU_QUERY_TILE; r++) {
     const i32x16 y = spu_four_bytes((const uint8_t *)four + r * row);
     SPU_UNROLL
-    for (int g = 0; g < groups; g++)
-{
+    for (int g = 0; g < groups; g++) {
       acc[r][g] = keys ? spu_dot4(acc[r][g], x[g], y) : spu_dot4(acc[r][g], y, x[g]);
     }
   }
@@ -240,12 +239,12 @@ SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k,
 /*
  * 255 * 2^-below, to 0.2 %, of `below` >= 0 in steps. A float's bits are nearly its logarithm: to
  * take the steps off those of a parabola of what is left of the octave makes up for the rest. From
- * 120 octaves on, and of NaN, it is 2^-120: no byte, and too small to change a sum.
+ * 120 octaves on, and of NaN, it is 255 * 2^-120: no byte, and too small to change a sum.
  */
 SPU_INLINE f32x16 spu_exp2_bytes(f32x16 below) {
   const int32_t far = 120 << 23;
 #if defined(SPU_AVX512)
-  /* what is out of range is INT32_MIN: unsigned, the largest of all but -1 */
+  /* what is out of range is INT32_MIN: unsigned, more than any that is in range */
   const __m512i some = _mm512_cvtps_epi32((__m512)below);
   const i32x16 steps = (i32x16)_mm512_min_epu32(some, _mm512_set1_epi32(far));
   const f32x16 f = (f32x16)_mm512_ternarylogic_epi32(

@@ -54,17 +54,6 @@ SPU_INLINE i32x16 spu_isplat(int32_t x) {
   return (i32x16){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 }
 SPU_INLINE i32x16 spu_bits(f32x16 x) { return (i32x16)x; }
-SPU_INLINE f32x16 spu_from_bits(i32x16 x) { return (f32x16)x; }
-SPU_INLINE uint32_t spu_scalar_bits(float x) {
-  uint32_t b;
-  memcpy(&b, &x, 4);
-  return b;
-}
-SPU_INLINE float spu_scalar_from_bits(uint32_t b) {
-  float x;
-  memcpy(&x, &b, 4);
-  return x;
-}
 
 /* mask is -1 or 0 in each lane, as a vector comparison gives it */
 SPU_INLINE f32x16 spu_select(i32x16 mask, f32x16 yes, f32x16 no) {
@@ -159,14 +148,6 @@ SPU_INLINE i32x16 spu_to_bf16_bits(f32x16 x) {
   const u32x16 rounded = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16;
   const u32x16 quiet = (b >> 16) | 0x40u;
   return spu_iselect(x == x, (i32x16)rounded, (i32x16)quiet);
-}
-SPU_INLINE uint16_t spu_scalar_to_bf16(float x) {
-  const uint32_t b = spu_scalar_bits(x);
-  if (x != x) return (uint16_t)((b >> 16) | 0x40u);
-  return (uint16_t)((b + 0x7fffu + ((b >> 16) & 1u)) >> 16);
-}
-SPU_INLINE float spu_scalar_from_bf16(uint16_t h) {
-  return spu_scalar_from_bits((uint32_t)h << 16);
 }
 
 /* ---- loads and stores of the first `count` (0..16) lanes; the others are 0 / not written -- */
