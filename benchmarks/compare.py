@@ -26,7 +26,7 @@ from typing import Any
 
 from spu_ir import __version__
 from spu_ir.errors import SpuError
-from spu_ir.runtime.cpu import select_level
+from spu_ir.runtime.cpu import processor_name, select_level
 
 from .compare_cases import LINES, MODELS, subject
 from .compare_engines import REMEDIES, missing, python_of
@@ -43,7 +43,6 @@ from .compare_measure import (
 from .compare_page import show, write_page
 from .compare_recipes import Maker, variants
 from .compare_roofline import Ceilings
-from .fidelity_page import processor
 
 Report = dict[str, Any]
 FIDELITY = Path(__file__).parent.parent / "docs" / "fidelity.json"
@@ -96,7 +95,7 @@ def _complete(row: Row, maker: Maker, batch: int, ceilings: Ceilings, plan: Plan
 def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: bool) -> Report:
     """Machine, date and command of a measurement, and the ceilings."""
     return {
-        "machine": processor(),
+        "machine": processor_name(),
         "processors": len(plan.processors),
         "level": ceilings.level,
         "date": date.today().isoformat(),

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spu_ir import __version__
-from spu_ir.runtime.cpu import select_level
+from spu_ir.runtime.cpu import processor_name, select_level
 
 Report = dict[str, Any]
 
@@ -49,23 +49,13 @@ COLUMNS = (
 def header(commands: Sequence[str]) -> Report:
     """Machine, date and commands of a measurement."""
     return {
-        "machine": f"{processor()}, {platform.system()} {platform.machine()}",
+        "machine": f"{processor_name()}, {platform.system()} {platform.machine()}",
         "level": select_level(),
         "date": date.today().isoformat(),
         "command": " && ".join(dict.fromkeys(commands)),
         "version": __version__,
         "onnxruntime": version("onnxruntime"),
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def verdict_of(row: Report) -> str:

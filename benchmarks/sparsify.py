@@ -38,6 +38,7 @@ from tokenizers import Tokenizer
 import spu_ir
 from spu_ir import zoo
 from spu_ir.api import Precision
+from spu_ir.runtime.cpu import processor_name
 from spu_ir.sparsify import LayerReport, magnitude, second_order
 
 METHODS = ("magnitude", "second-order")
@@ -183,7 +184,7 @@ def measure(ratios: Sequence[int], calibration: int) -> dict[str, Any]:
         add("second-order", ratio, pruned, seconds, float(np.mean(errors)))
     return {
         "model": "all-MiniLM-L6-v2",
-        "machine": f"{_processor()}, Python {platform.python_version()}",
+        "machine": f"{processor_name()}, Python {platform.python_version()}",
         "date": date.today().isoformat(),
         "calibration_sentences": calibration,
         "calibration_tokens": int(sum(feed["input_ids"].size for feed in feeds)),
@@ -191,15 +192,6 @@ def measure(ratios: Sequence[int], calibration: int) -> dict[str, Any]:
         "corpus_sentences": len(texts) - len(test),
         "results": rows,
     }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.machine()
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else platform.machine()
 
 
 def table(report: dict[str, Any], command: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
@@ -29,6 +31,16 @@ def host_features() -> frozenset[str]:
     # Cores may differ (or be listed at different times of a migration): all must have it.
     sets = [set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")]
     return frozenset(set[str].intersection(*sets)) if sets else frozenset()
+
+
+def processor_name() -> str:
+    """The processor's name, as Linux has it; elsewhere its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
 
 
 def host_levels() -> tuple[str, ...]:
