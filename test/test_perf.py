@@ -18,7 +18,7 @@ from spu_ir.perf.difference import differences, relative_error
 from spu_ir.perf.fake import BATCHES, fake_batch
 from spu_ir.perf.figures import covered
 from spu_ir.perf.measure import LEAST, WARM_UP, Timing, measure
-from spu_ir.perf.network import build_network
+from spu_ir.perf.network import build_network, needs_calibration
 from spu_ir.perf.published import RESULTS
 from spu_ir.perf.workloads import read_model_info, read_task, read_workload, task_names
 from spu_ir.schedule.estimate import LayerEstimate
@@ -279,7 +279,7 @@ def test_random_weights_are_pruned_as_published_and_say_so(tmp_path: Path) -> No
     assert "random weights from a seed" in network.about
     assert "16x" in network.about
     assert 0.93 < network.weight_sparsity < 0.9376  # the head stays dense
-    assert not network.convolves
+    assert not needs_calibration(network.model, "int8")
     path = tmp_path / "weights.bin"
     path.write_bytes(b"")
     with pytest.raises(SpuError, match="neither ONNX, TorchScript nor safetensors"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from spu_ir._version import __version__
 from spu_ir.errors import SpuError
@@ -100,7 +100,7 @@ class CompileSide:
         SpuError as `spu_ir.compile` does.
         """
         import spu_ir
-        from spu_ir.perf.network import REPORTED
+        from spu_ir.perf.network import REPORTED, any_batch
         from spu_ir.sparsify.files import read_model
 
         from .pruning import pruned_at
@@ -118,7 +118,7 @@ class CompileSide:
             precision=settings.precision,
             calibration=calibration,
             budget=settings.budget,
-            shapes=_shapes(info["input_shape"], largest),
+            shapes=any_batch(info["input_shape"], largest),
             padding="skip" if settings.padding == "skip" else "compute",
         )
         package = self._build_folder(info["model"]) / "model.spu"
@@ -161,22 +161,15 @@ class CompileSide:
         return folder.resolve()
 
 
-def _shapes(declared: Mapping[str, Any], largest: int) -> dict[str, Any]:
-    """As `spu_ir.compile` takes them: all sizes of one sample fixed, and any batch."""
-    inputs = {name: ["batch", *dims[1:]] for name, dims in declared.items()}
-    return {**inputs, "batch": (1, largest)}
-
-
 def _calibration(
     loader: DataLoader | None, model: onnx.ModelProto, settings: Settings
 ) -> Iterable[Feeds] | None:
     """The first samples that the data set has, where some are needed: as `spu-perf` does."""
     from onnx import helper
 
-    nodes = cast("Iterable[onnx.NodeProto]", model.graph.node)
-    convolves = any(node.op_type in ("Conv", "ConvTranspose") for node in nodes)
-    needed = settings.precision == "mixed" or (settings.precision == "int8" and convolves)
-    if loader is None or not needed:
+    from spu_ir.perf.network import needs_calibration
+
+    if loader is None or not needs_calibration(model, settings.precision):
         return None
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = {
