@@ -17,10 +17,11 @@ from PIL import Image
 
 import spu_ir
 from spu_ir.api import lower
+from spu_ir.dialects.vpu_image import MAX_ROW
 from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.media import ImageInput
-from spu_ir.runtime.build import build
+from spu_ir.runtime.build import DEVICE, build
 from spu_ir.runtime.cpu import host_levels
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.tools.image_options import parse_images
@@ -299,3 +300,9 @@ def test_from_an_onnx_file_and_photographs_to_classes(
     assert "1.jpg' cannot be calibrated with: the file is no JPEG" in capsys.readouterr().err
     assert spu_compile([*arguments, "--sensitivity", "--calibration", str(photos)]) == 1
     assert "leave --images out" in capsys.readouterr().err
+
+
+def test_the_longest_row_is_the_kernels() -> None:
+    """What the verifier lets through fits the buffers on a core's stack."""
+    header = (DEVICE / "vpu_image.h").read_text(encoding="utf-8")
+    assert f"VPU_RESIZE_ROW = {MAX_ROW}," in header
