@@ -1,7 +1,7 @@
 """
 spu-ir beside other engines: latency, throughput, load time, memory, and how near the roofline.
 
-    python -m benchmarks.compare [--models resnet50,bert,...] [--ratios 1,16] [--threads 1,2]
+    python -m benchmarks.compare [--models resnet50,bert,...] [--ratios 1,16,95%] [--threads 1,2]
         [--engines spu,openvino,onnxruntime,deepsparse] [--batch 1,8] [--rounds 5] [--quick]
         [--json] [--write docs/performance.md] [--from EARLIER.json] [--python ENGINE=PATH]
 
@@ -43,6 +43,8 @@ from .compare_measure import (
 from .compare_page import show, write_page
 from .compare_recipes import Maker, variants
 from .compare_roofline import Ceilings
+from .ratios import order, parse_all
+from .ratios import title as written
 
 Report = dict[str, Any]
 FIDELITY = Path(__file__).parent.parent / "docs" / "fidelity.json"
@@ -65,10 +67,10 @@ def measure(
         chosen = [variant for variant in chosen if variant.format == "int8"]
     rows: list[Row] = []
     for batch in maker.batches:
-        progress(f"{subject.name} {maker.ratio}x: FP32 answers for batch {batch}")
+        progress(f"{subject.name} {written(maker.ratio)}: FP32 answers for batch {batch}")
         want = reference(maker, batch)
         for count in threads:
-            title = f"{subject.name} {maker.ratio}x batch {batch} threads {count}"
+            title = f"{subject.name} {written(maker.ratio)} batch {batch} threads {count}"
             group = Group(
                 maker, batch, count, plan, lambda step, title=title: progress(f"{title}: {step}")
             )
@@ -135,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     add("--models", type=_names, default=list(MODELS), metavar="A,B")
     add("--engines", type=_names, default=list(REMEDIES), metavar="A,B")
     add("--threads", type=_numbers, default=[1], metavar="1,2")
-    add("--ratios", type=_numbers, default=[1, 16], metavar="1,16")
+    add("--ratios", type=parse_all, default=[1, 16, "95%"], metavar="1,16,95%")
     add("--batch", type=_numbers, default=[1, 8], metavar="1,8")
     add("--rounds", type=int, default=5, help="turns of every engine (default 5)")
     add("--seconds", type=float, default=0.5, help="of one turn (default 0.5)")
@@ -197,8 +199,8 @@ def recorded(arguments: Sequence[str]) -> str:
 def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
     """Rows by model, ratio, batch and threads; an earlier one only where there is no newer."""
 
-    def key(row: Row) -> tuple[int, int, int, int]:
-        return MODELS.index(row["model"]), row["ratio"], row["batch"], row["threads"]
+    def key(row: Row) -> tuple[Any, ...]:
+        return MODELS.index(row["model"]), order(row["ratio"]), row["batch"], row["threads"]
 
     newer = {key(row) for row in rows}
     return sorted([*rows, *(row for row in earlier if key(row) not in newer)], key=key)

@@ -14,6 +14,7 @@ from spu_ir.zoo.conformer_model import STRIDES
 from spu_ir.zoo.resnet import ResNetConfig
 
 from .fidelity_cases import CALIBRATION_FEEDS, CALIBRATION_SEED, MEASURED_SEED, Case, Feeds, case
+from .ratios import Ratio
 
 MODELS = ("resnet50", "bert", "albert", "roberta", "conformer", "conformer-speech")
 SPEECH = {"channels": 1, "height": 80, "width": 1000}
@@ -41,7 +42,7 @@ class Subject:
         """Whether it consists of attention and products, as quantisers want to be told."""
         return self.name != "resnet50"
 
-    def build(self, ratio: int) -> onnx.ModelProto:
+    def build(self, ratio: Ratio) -> onnx.ModelProto:
         """The FP32 model, pruned at `ratio`: what every engine starts from."""
         return self.case.build(ratio)
 

@@ -25,6 +25,7 @@ from .compare_recipes import Maker, Variant
 from .compare_roofline import Ceilings, by_layer, kinds, least_seconds, summary
 from .fidelity_cases import Array
 from .fidelity_ort import outputs_of
+from .ratios import Ratio
 
 Row: TypeAlias = dict[str, Any]
 Progress: TypeAlias = Callable[[str], None]
@@ -253,7 +254,7 @@ def roofline(
     return {**found, "layers": rows, "summary": summary(rows), "seconds_by_op": kinds(regions)}
 
 
-def accepted(digest: str, model: str, ratio: int, page: Path) -> str:
+def accepted(digest: str, model: str, ratio: Ratio, page: Path) -> str:
     """What the fidelity benchmark's results say of a package: `yes`, or why not."""
     if not page.exists():
         return "docs/fidelity.json is not there"

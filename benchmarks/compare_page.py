@@ -14,6 +14,8 @@ from rich.table import Table
 from .compare_goals import Verdict, best, faster, places, verdicts
 from .compare_plot import bars
 from .fidelity_page import markdown
+from .ratios import Ratio
+from .ratios import title as written
 
 Report: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
@@ -34,7 +36,7 @@ def place(threads: int, batch: int) -> str:
     return f"{threads} thread{'s' * (threads != 1)}, batch {batch}"
 
 
-def pairs(rows: Sequence[Row]) -> list[tuple[str, int]]:
+def pairs(rows: Sequence[Row]) -> list[tuple[str, Ratio]]:
     """(model, ratio) of all rows, in order."""
     return list(dict.fromkeys((row["model"], row["ratio"]) for row in rows))
 
@@ -57,7 +59,7 @@ def latency(report: Report, threads: int, batch: int) -> tuple[list[str], Lines]
             continue
         times = [_ms(row) for row in found.values()]
         factors = [_times(faster(rows, name, **at)) for name in names if name != "spu"]
-        lines.append([model, f"{ratio}x", *times, *factors])
+        lines.append([model, written(ratio), *times, *factors])
     return columns, lines
 
 
@@ -72,7 +74,7 @@ def throughput(report: Report) -> tuple[list[str], Lines]:
             found = [best(rows, name, **at) for name in names]
             if any(found):
                 rates = ["-" if row is None else f"{row['throughput']:.1f}" for row in found]
-                lines.append([model, f"{ratio}x", str(threads), str(batch), *rates])
+                lines.append([model, written(ratio), str(threads), str(batch), *rates])
     return columns, lines
 
 
@@ -91,7 +93,7 @@ def loading(report: Report) -> tuple[list[str], Lines]:
             for row in found
         ]
         memory = ["-" if row is None else f"{row['peak_bytes'] / 2**20:.0f}" for row in found]
-        lines.append([model, f"{ratio}x", *seconds, *memory])
+        lines.append([model, written(ratio), *seconds, *memory])
     return columns, lines
 
 
@@ -101,7 +103,7 @@ def errors(report: Report) -> tuple[list[str], Lines]:
     columns += ["ms", "fastest", "error", ""]
     lines: Lines = []
     for row in report["results"]:
-        head = [row["model"], f"{row['ratio']}x", str(row["threads"]), str(row["batch"])]
+        head = [row["model"], written(row["ratio"]), str(row["threads"]), str(row["batch"])]
         head += [NAMES[row["engine"]], row["form"]]
         if "unavailable" in row:
             lines.append([*head, "-", "-", "-", f"not available: {row['unavailable']}"])
@@ -127,7 +129,7 @@ def rooflines(report: Report) -> tuple[list[str], Lines]:
         total = sum(spent.values()) or 1.0
         most = [f"{op} {seconds / total:.0%}" for op, seconds in list(spent.items())[:4]]
         where = place(row["threads"], row["batch"])
-        head = [row["model"], f"{row['ratio']}x", where, _share(found["of_run"])]
+        head = [row["model"], written(row["ratio"]), where, _share(found["of_run"])]
         lines.append([*head, *numbers, ", ".join(most) or "-"])
     return columns, lines
 
@@ -145,7 +147,7 @@ def worst_layers(report: Report) -> tuple[list[str], Lines]:
         lost = sorted(known, key=lambda layer: -layer["seconds"] * (1 - layer["of_ceiling"]))
         for layer in lost[:3]:
             time, share = f"{layer['seconds'] * 1e6:.0f}", _share(layer["of_ceiling"])
-            head = [row["model"], f"{row['ratio']}x", f"`{layer['layer']}`", layer["format"]]
+            head = [row["model"], written(row["ratio"]), f"`{layer['layer']}`", layer["format"]]
             lines.append([*head, time, share])
     return columns, lines
 
@@ -180,14 +182,14 @@ def reading(report: Report) -> list[str]:
             ]
             if not these:
                 continue
-            ratio, engine = these[0].goal.ratio, NAMES[these[0].goal.engine]
+            ratio, engine = written(these[0].goal.ratio), NAMES[these[0].goal.engine]
             parts = [
                 _listed("holds for", [each for each in these if each.holds]),
                 _listed("is missed for", [each for each in these if each.holds is False]),
                 _listed("could not be decided for", [each for each in these if each.found is None]),
             ]
             said = "; ".join(part for part in parts if part)
-            sentences.append(f"{place(threads, batch)}: {ratio}x against {engine} {said}.")
+            sentences.append(f"{place(threads, batch)}: {ratio} against {engine} {said}.")
     return sentences
 
 
@@ -294,7 +296,7 @@ def page(report: Report, picture: str) -> str:
             escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
             text += f"\n## {title}\n\n{markdown(columns, escaped)}"
     packages = [
-        [row["model"], f"{row['ratio']}x", f"`{row['package'][:16]}`", row["accepted"]]
+        [row["model"], written(row["ratio"]), f"`{row['package'][:16]}`", row["accepted"]]
         for row in report["results"]
         if "package" in row and (row["threads"], row["batch"]) == places(report["results"])[0]
     ]

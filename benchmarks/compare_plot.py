@@ -7,6 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from .compare_goals import best, places
+from .ratios import title as written
 
 COLOURS = ("#1f4e79", "#d97706", "#6b7280", "#15803d")
 """Of engines, in order."""
@@ -32,7 +33,7 @@ def bars(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
             for name, row in found.items()
             if row is not None
         ]
-        groups.append((f"{model} {ratio}x", lines))
+        groups.append((f"{model} {written(ratio)}", lines))
     longest = max((times for _, lines in groups for _, _, times in lines), default=1.0)
     parts: list[str] = []
     y = 50

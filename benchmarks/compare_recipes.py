@@ -24,6 +24,7 @@ from .compare_onnx import at_extents, at_opset_13, with_used_domains
 from .compare_process import EngineError, one_line
 from .fidelity_cases import Feeds, Form
 from .fidelity_ort import Setting, prepared, quantised
+from .ratios import Ratio
 
 Format = Literal["int8", "fp32"]
 
@@ -59,7 +60,7 @@ class Maker:
     def __init__(
         self,
         subject: Subject,
-        ratio: int,
+        ratio: Ratio,
         place: Path,
         batches: Sequence[int],
         pythons: Mapping[str, Path],

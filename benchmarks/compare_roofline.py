@@ -46,7 +46,7 @@ class Ceilings:
         """
         if layer["precision"] != "int8":
             return None
-        return self.pair if str(layer["format"]).startswith("banked") else self.dot
+        return self.pair if str(layer["format"]).startswith(("banked", "ragged")) else self.dot
 
 
 def useful(layer: Layer, extents: Mapping[str, int]) -> int | None:

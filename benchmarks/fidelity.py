@@ -1,7 +1,7 @@
 """
 How near compiled models come to FP32, beside ONNX Runtime's INT8.
 
-    python -m benchmarks.fidelity [--models resnet50,bert,...] [--ratios 1,8,16,32] [--quick]
+    python -m benchmarks.fidelity [--models resnet50,bert,...] [--ratios 1,8,16,32,95%] [--quick]
                                   [--layers] [--json] [--write docs/fidelity.md]
 
 Every model is built with seeded weights, pruned at each ratio, and run at all precisions on the
@@ -32,6 +32,7 @@ from .fidelity_cases import NAMES, PRECISIONS, RATIOS, Array, Case, Feeds, Preci
 from .fidelity_layers import layer_errors, summary
 from .fidelity_ort import outputs_of, prepared, quantised, settings_of
 from .fidelity_page import header, show, write_page
+from .ratios import Ratio, order, parse_all, title
 
 LINES: dict[str, float] = {"fp32": 1e-4, "bf16": 1e-2}
 """The largest error that a precision may have; INT8's line is ONNX Runtime's own error."""
@@ -50,7 +51,7 @@ def digest_of(model: CompiledModel) -> str:
 
 def measure(
     case: Case,
-    ratio: int,
+    ratio: Ratio,
     *,
     layers: bool = False,
     compile: Compile = spu_ir.compile,
@@ -145,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
     found.formatter_class = argparse.RawDescriptionHelpFormatter
     found.add_argument("--models", type=_names, default=list(NAMES), metavar="A,B")
-    found.add_argument("--ratios", type=_names, default=list(map(str, RATIOS)), metavar="1,16")
+    found.add_argument("--ratios", type=parse_all, default=list(RATIOS), metavar="1,16,95%")
     found.add_argument("--layers", action="store_true", help="the error of every product too")
     found.add_argument("--quick", action="store_true", help="two layers of every model")
     found.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -169,12 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     taken = len(results)
     try:
         cases = [case(name, quick=options.quick) for name in options.models]
-        ratios = [int(ratio) for ratio in options.ratios]
         done = {(row["model"], row["ratio"]) for row in results}
         for each in cases:
-            for ratio in ratios:
+            for ratio in options.ratios:
                 if (each.name, ratio) not in done:
-                    what = f"{each.name} {ratio}x"
+                    what = f"{each.name} {title(ratio)}"
                     results.append(
                         measure(
                             each,
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpuError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    results.sort(key=lambda row: (NAMES.index(row["model"]), row["ratio"]))
+    results.sort(key=lambda row: (NAMES.index(row["model"]), order(row["ratio"])))
     if len(results) > taken:
         commands.append(command_of(given))
     report: Report = {**header(commands), "lines": LINES, "results": results}

@@ -12,6 +12,9 @@ import onnx
 from spu_ir.zoo import MODELS, ConformerConfig, Published, ResNetConfig, published
 from spu_ir.zoo.transformer import TransformerConfig
 
+from . import ratios
+from .ratios import Ratio
+
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Feeds: TypeAlias = dict[str, Array]
 Form: TypeAlias = Literal["dynamic", "static"]
@@ -20,7 +23,7 @@ Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
 NAMES = ("resnet50", "bert", "albert", "roberta", "conformer")
-RATIOS = (1, 8, 16, 32)
+RATIOS: tuple[Ratio, ...] = (1, 8, 16, 32, "95%")
 CALIBRATION_FEEDS = 4
 MEASURED_SEED, CALIBRATION_SEED = 100, 200
 """Seeds of inputs: what is measured is never what ranges were chosen on."""
@@ -50,9 +53,9 @@ class Case:
         """Whether it has convolutions, whose ranges have to be calibrated."""
         return isinstance(self.model.config, ResNetConfig | ConformerConfig)
 
-    def build(self, ratio: int) -> onnx.ModelProto:
+    def build(self, ratio: Ratio) -> onnx.ModelProto:
         """The FP32 model with seeded weights, pruned at `ratio`."""
-        return self.model.build(ratio=ratio)
+        return ratios.build(self.model, ratio)
 
     def feeds(self) -> Feeds:
         """The inputs that are measured."""

@@ -17,6 +17,8 @@ from rich.table import Table
 from spu_ir import __version__
 from spu_ir.runtime.cpu import processor_name, select_level
 
+from .ratios import title
+
 Report = dict[str, Any]
 
 INTRODUCTION = Path(__file__).with_name("fidelity_page.md")
@@ -70,7 +72,7 @@ def cells(row: Report) -> list[str]:
     return [
         row["model"],
         row["size"],
-        f"{row['ratio']}x",
+        title(row["ratio"]),
         f"{ours['fp32']:.1e}",
         f"{ours['bf16']:.1e}",
         f"{ours['int8']:.2e}",
@@ -91,9 +93,11 @@ def layer_cells(row: Report) -> list[list[str]]:
             continue
         theirs = "-" if layer["ort"] is None else f"{layer['ort']:.2e}"
         name = layer["layer"]
-        lines.append([row["model"], f"{row['ratio']}x", what, name, f"{layer['ours']:.2e}", theirs])
+        lines.append(
+            [row["model"], title(row["ratio"]), what, name, f"{layer['ours']:.2e}", theirs]
+        )
     better = f"{found['better']} of {found['compared']} layers no worse than ORT's"
-    lines.append([row["model"], f"{row['ratio']}x", "all", better, "", ""])
+    lines.append([row["model"], title(row["ratio"]), "all", better, "", ""])
     return lines
 
 
@@ -140,10 +144,10 @@ def misses(report: Report) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
-def section(report: Report, title: str, body: Callable[[Report], str]) -> str:
+def section(report: Report, heading: str, body: Callable[[Report], str]) -> str:
     """One section of the page, empty when it has nothing to say."""
     text = body(report)
-    return f"\n## {title}\n\n{text}" if text else ""
+    return f"\n## {heading}\n\n{text}" if text else ""
 
 
 def _missed(report: Report) -> str:
@@ -162,7 +166,7 @@ def _layers(report: Report) -> str:
 
 def _settings(report: Report) -> str:
     rows = [
-        [row["model"], f"{row['ratio']}x", name, f"{error:.2e}"]
+        [row["model"], title(row["ratio"]), name, f"{error:.2e}"]
         for row in report["results"]
         for name, error in row["ort_settings"].items()
     ]

@@ -26,6 +26,7 @@ from benchmarks.compare_recipes import Maker, Variant, variants
 from benchmarks.compare_roofline import Ceilings, useful
 from benchmarks.fidelity_cases import Case, relative
 from benchmarks.fidelity_ort import outputs_of
+from benchmarks.ratios import Ratio
 from spu_ir.errors import SpuError
 from spu_ir.runtime.cpu import select_level
 from spu_ir.zoo import AlbertConfig, BertConfig, published
@@ -326,7 +327,7 @@ def test_packages_are_those_that_fidelity_accepted(tmp_path: Path) -> None:
     assert accepted("a", "bert", 16, page) == "fidelity's line is missed"
 
 
-def measured_row(engine: str, model: str, seconds: float, ratio: int = 16) -> dict[str, Any]:
+def measured_row(engine: str, model: str, seconds: float, ratio: Ratio = 16) -> dict[str, Any]:
     return {
         "engine": engine,
         "model": model,
@@ -346,8 +347,16 @@ def test_goals_hold_at_their_factor_and_not_below() -> None:
     assert found["openvino", "bert"].holds is False
     assert found["openvino", "conformer"].holds is True
     assert found["deepsparse", "bert"].holds is None
-    assert {goal.ratio for goal in GOALS} == {1, 16}
+    assert {goal.ratio for goal in GOALS} == {1, 16, "95%"}
     assert all(v.goal.ratio == 16 for v in verdicts(rows))
+    rows = [measured_row(name, "bert", s, "95%") for name, s in (("spu", 1.0), ("openvino", 2.0))]
+    (found_95,) = verdicts(rows)
+    assert (found_95.goal.title, found_95.holds) == ("95%, openvino", True)
+    report = {"results": rows, "engines": {"spu": {}, "openvino": {}}}
+    assert compare_page.reading(report) == [
+        "1 thread, batch 1: 95% against OpenVINO holds for bert (2.00)."
+    ]
+    assert compare_page.latency(report, 1, 1)[1][0][:2] == ["bert", "95%"]
 
 
 @pytest.mark.parametrize(
@@ -383,6 +392,13 @@ def test_earlier_results_stay_where_nothing_is_newer() -> None:
         ("bert", 1.0),
         ("albert", 2.0),
     ]
+
+
+def test_results_are_sorted_by_ratio_whatever_its_kind() -> None:
+    rows = [measured_row("spu", "bert", 1.0, ratio) for ratio in ("95%", 16, "90%")]
+    old = [measured_row("spu", "bert", 1.0, 1), measured_row("spu", "bert", 2.0, "95%")]
+    found = [(row["ratio"], row["seconds"]) for row in compare.merged(rows, old)]
+    assert found == [(1, 1.0), (16, 1.0), ("90%", 1.0), ("95%", 1.0)]
 
 
 def test_engines_of_earlier_reports_stay() -> None:

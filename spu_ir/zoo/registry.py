@@ -11,6 +11,7 @@ import onnx
 
 from spu_ir.errors import SpuError
 from spu_ir.sparsify import magnitude
+from spu_ir.sparsify.magnitude import Structure
 
 from .albert_model import AlbertConfig, albert
 from .bert_model import BertConfig, bert
@@ -23,8 +24,8 @@ from .weights import Array, WeightSource
 Source: TypeAlias = WeightSource | None
 Feeds: TypeAlias = dict[str, Array]
 Config: TypeAlias = TransformerConfig | ConformerConfig | ResNetConfig
-Builder: TypeAlias = Callable[[Any, Source, int, int], onnx.ModelProto]
-"""Of configuration, weights, seed, and the ratio that random weights have to suit."""
+Builder: TypeAlias = Callable[[Any, Source, int, float, Structure], onnx.ModelProto]
+"""Of configuration, weights, seed, and the ratio and structure that random weights have to suit."""
 
 Sampler: TypeAlias = Callable[[Any, int, int, np.random.Generator], Feeds]
 
@@ -57,14 +58,21 @@ class Published:
     sampler: Sampler
 
     def build(
-        self, weights: WeightSource | None = None, *, seed: int = 0, ratio: int = 1
+        self,
+        weights: WeightSource | None = None,
+        *,
+        seed: int = 0,
+        ratio: float = 1,
+        structure: Structure = "banked",
     ) -> onnx.ModelProto:
         """
-        The model with `weights`, or random ones from `seed`, pruned by magnitude at `ratio`.
+        The model with `weights`, or random ones from `seed`, pruned by magnitude.
 
-        Raises SpuError for a weight that is missing or misshapen.
+        `ratio` and `structure` are those of `spu_ir.sparsify.magnitude`. Raises SpuError for a
+        weight that is missing or misshapen.
         """
-        return magnitude(self.builder(self.config, weights, seed, ratio), ratio)
+        model = self.builder(self.config, weights, seed, ratio, structure)
+        return magnitude(model, ratio, structure=structure)
 
     @property
     def seq(self) -> int | None:
@@ -109,24 +117,33 @@ def _images(config: ResNetConfig, batch: int, _: int, random: np.random.Generato
     return {"input_1.1": np.ascontiguousarray(images.transpose(0, 3, 1, 2))}
 
 
-def _bert(config: BertConfig, weights: Source, seed: int, _: int) -> onnx.ModelProto:
+def _bert(config: BertConfig, weights: Source, seed: int, *_: Any) -> onnx.ModelProto:
     return bert(config, weights, seed=seed, outputs=TASK_OUTPUTS)
 
 
-def _albert(config: AlbertConfig, weights: Source, seed: int, _: int) -> onnx.ModelProto:
+def _albert(config: AlbertConfig, weights: Source, seed: int, *_: Any) -> onnx.ModelProto:
     return albert(config, weights, seed=seed)
 
 
-def _roberta(config: RobertaConfig, weights: Source, seed: int, _: int) -> onnx.ModelProto:
+def _roberta(config: RobertaConfig, weights: Source, seed: int, *_: Any) -> onnx.ModelProto:
     return roberta(config, weights, seed=seed)
 
 
-def _resnet(config: ResNetConfig, weights: Source, seed: int, ratio: int) -> onnx.ModelProto:
-    names = {"input_name": "input_1.1", "output_name": "softmax_tensor:0"}
-    return resnet50(weights, seed=seed, ratio=ratio, config=config, **names)
+def _resnet(
+    config: ResNetConfig, weights: Source, seed: int, ratio: float, structure: Structure
+) -> onnx.ModelProto:
+    return resnet50(
+        weights,
+        seed=seed,
+        ratio=ratio,
+        structure=structure,
+        input_name="input_1.1",
+        output_name="softmax_tensor:0",
+        config=config,
+    )
 
 
-def _conformer(config: ConformerConfig, weights: Source, seed: int, _: int) -> onnx.ModelProto:
+def _conformer(config: ConformerConfig, weights: Source, seed: int, *_: Any) -> onnx.ModelProto:
     return conformer(config, weights, seed=seed)
 
 

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from spu_ir.sparsify import conv_rows, pruned_weight
+from spu_ir.sparsify.magnitude import Structure
 
 from .common import GraphBuilder
 from .weights import Array, WeightSource, check_weights, read_weights
@@ -113,10 +114,11 @@ class _Random:
     what it sees. So activations neither die nor explode.
     """
 
-    def __init__(self, config: ResNetConfig, seed: int, ratio: int):
+    def __init__(self, config: ResNetConfig, seed: int, ratio: float, structure: Structure):
         self.config = config
         self.random = np.random.default_rng(seed)
         self.ratio = ratio
+        self.structure: Structure = structure
         self.weights: dict[str, Array] = {}
 
     def conv(self, layer: _Conv, value: Array, gain: float = 1.0) -> Array:
@@ -124,7 +126,7 @@ class _Random:
         fan_in = layer.into * layer.kernel**2
         shape = (layer.out, layer.into, layer.kernel, layer.kernel)
         weight = self.normal(shape, (2 / fan_in) ** 0.5)
-        weight = pruned_weight(weight, conv_rows(shape), self.ratio)
+        weight = pruned_weight(weight, conv_rows(shape), self.ratio, structure=self.structure)
         scale = np.float32(gain) * self.random.uniform(0.8, 1.2, layer.out).astype(np.float32)
         shift = self.normal((layer.out,), 0.1)
         result = _convolve(value, weight, layer.stride)
@@ -194,17 +196,22 @@ def _pool(value: Array) -> Array:
 
 
 def random_weights(
-    seed: int, *, ratio: int = 1, config: ResNetConfig = RESNET50
+    seed: int,
+    *,
+    ratio: float = 1,
+    structure: Structure = "banked",
+    config: ResNetConfig = RESNET50,
 ) -> dict[str, Array]:
-    """Weights of a whole network from `seed`, pruned at `ratio`; see `_Random`."""
-    return _Random(config, seed, ratio).build()
+    """Weights of a whole network from `seed`, pruned as `magnitude` would; see `_Random`."""
+    return _Random(config, seed, ratio, structure).build()
 
 
 def resnet50(
     weights: WeightSource | None = None,
     *,
     seed: int = 0,
-    ratio: int = 1,
+    ratio: float = 1,
+    structure: Structure = "banked",
     batch: int | str = "batch",
     input_name: str = "input",
     output_name: str = "logits",
@@ -215,14 +222,15 @@ def resnet50(
 
     Input `input_name`, f32 `[batch, 3, 224, 224]` (normalised: about zero mean and unit variance);
     output `output_name`, f32 `[batch, 1000]`, logits. `weights` (see `WeightSource`) have
-    torchvision's keys; None means random ones from `seed`, pruned at `ratio` before their batch
-    statistics are taken, as fine-tuning would leave them. `batch` is a number, or the name of a
-    dynamic extent. Another `config` gives a smaller network of the same make.
+    torchvision's keys; None means random ones from `seed`, pruned as `magnitude` would at `ratio`
+    and `structure` before their batch statistics are taken, as fine-tuning would leave them.
+    `batch` is a number, or the name of a dynamic extent. Another `config` gives a smaller network
+    of the same make.
 
     Raises SpuError for a weight that is missing or misshapen.
     """
     if weights is None:
-        chosen = random_weights(seed, ratio=ratio, config=config)
+        chosen = random_weights(seed, ratio=ratio, structure=structure, config=config)
     else:
         chosen = check_weights(read_weights(weights), weight_shapes(config))
     graph = GraphBuilder("resnet50")
