@@ -165,6 +165,28 @@ def test_weights_are_verified_once_or_always(package: Path, monkeypatch: Any) ->
         load(package, verify="never")  # pyright: ignore[reportArgumentType]
 
 
+def test_saving_verifies_the_weights(saved: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    model = load(saved)
+    hashed: list[str] = []
+    real = sys.modules["spu_ir.runtime.package"]._file_digest
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr("spu_ir.runtime.package._file_digest", counting)
+    model.save(tmp_path / "model.spu")
+    hashed.clear()
+    read_package(tmp_path / "model.spu")
+    assert "weights.safetensors" not in hashed
+    weights = tmp_path / "model.spu" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(SpuError, match="its digest is not the manifest's"):
+        read_package(tmp_path / "model.spu")
+
+
 def rewrite(package: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     """Change the manifest and give it a digest that fits."""
     manifest = json.loads((package / "manifest.json").read_text())

@@ -27,12 +27,10 @@ from spu_ir.errors import SpuError
 from spu_ir.runtime.cache import cache_folder, cached, digest_of
 from spu_ir.runtime.cpu import default_threads, select_level
 from spu_ir.runtime.isa import LEVELS, architecture_levels
-from spu_ir.runtime.library import glue_source
+from spu_ir.runtime.library import LIBRARY_SUFFIX, glue_source
 
 DEVICE = Path(__file__).parent / "device"
 """The C headers that implement the instructions, and `host.c`."""
-
-LIBRARY_SUFFIX = ".abi3.so"
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unused-function")
 ARITHMETIC = ("-std=c11", "-O3", "-ffp-contract=off", "-fno-strict-aliasing")

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cache
 
 from spu_ir.errors import SpuError
-from spu_ir.targets import NAMES, Target
+from spu_ir.targets import Target
 
 VARIABLE = "SPU_IR_DEVICES"
 DEFAULT = "s4"
@@ -69,23 +68,13 @@ def devices() -> tuple[Device, ...]:
     found: list[Device] = []
     for index, entry in enumerate(given.split(",")):
         try:
-            found.append(Device(index, _target(entry.strip())))
+            found.append(Device(index, Target.load(entry.strip())))
         except SpuError as error:
             raise SpuError(
                 f"entry {index} of {VARIABLE}={given!r}: {error}",
                 remedy="list names of targets or TOML files, separated by commas",
             ) from error
     return tuple(found)
-
-
-def _target(entry: str) -> Target:
-    """The target of an entry; files are read each time, since they may change."""
-    return _named(entry.lower()) if entry.lower() in NAMES else Target.load(entry)
-
-
-@cache
-def _named(name: str) -> Target:
-    return Target.load(name)
 
 
 def device(index: int) -> Device:

@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 from spu_ir.errors import SpuError
 from spu_ir.runtime.isa import LEVELS
 
+LIBRARY_SUFFIX = ".abi3.so"
+
 MODULE = "_spu_program"
 """The Python name of every program's module; the file's path tells programs apart."""
 

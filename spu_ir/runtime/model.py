@@ -14,10 +14,8 @@ import numpy as np
 
 from spu_ir.errors import SpuError
 from spu_ir.runtime.arena import POISON, ArenaPool
-from spu_ir.runtime.build import build
 from spu_ir.runtime.cards_model import place
 from spu_ir.runtime.cpu import check_threads, default_threads, select_level
-from spu_ir.runtime.export import export_package
 from spu_ir.runtime.isa import architecture_levels
 from spu_ir.runtime.library import Library, load_library
 from spu_ir.runtime.package import Package, Verify, read_package, write_package
@@ -119,7 +117,7 @@ class CompiledModel:
             source=program.source,
             ir=program.ir,
             weights=pack_weights(program.weights),
-            libraries=build(program.source) if libraries is None else dict(libraries),
+            libraries=_build(program.source) if libraries is None else dict(libraries),
             report=copy.deepcopy(program.report),
             options=dict(options or {}),
             work=program.work,
@@ -210,7 +208,7 @@ class CompiledModel:
         libraries = {k: v for k, v in self._package.libraries.items() if k in wanted}
         missing = [level for level in wanted if level not in libraries]
         if missing:
-            libraries |= build(self._package.source, missing)
+            libraries |= _build(self._package.source, missing)
         write_package(Path(path), replace(self._package, libraries=libraries))
 
     @cached_property
@@ -291,7 +289,7 @@ class CompiledModel:
         return profile(self, run, extents, target=Target.load(card), runs=runs)
 
     def _build_profiled(self) -> Library:
-        built = build(self._package.source, [self.level], profile=True)
+        built = _build(self._package.source, [self.level], profile=True)
         return load_library(built[self.level], self.level, self.threads)
 
     def export_c(self, folder: str | os.PathLike[str]) -> None:
@@ -302,6 +300,8 @@ class CompiledModel:
         Raises SpuError if `folder` is something else than an older export or cannot be
         written; then nothing is left behind.
         """
+        from spu_ir.runtime.export import export_package
+
         export_package(Path(folder), self._package)
 
     @property
@@ -435,6 +435,15 @@ def load(
     name = Path(path).resolve().stem
     package = read_package(Path(path), verify)
     return CompiledModel(package, threads=threads, device=device, name=name, profile=profile)
+
+
+def _build(
+    source: str, levels: Iterable[str] | None = None, *, profile: bool = False
+) -> dict[str, Path]:
+    """`build`, imported on first use: loading starts no compiler."""
+    from spu_ir.runtime.build import build
+
+    return build(source, levels, profile=profile)
 
 
 def _address(array: Array) -> int:

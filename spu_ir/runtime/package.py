@@ -20,11 +20,11 @@ from typing import Literal, cast
 
 from spu_ir._version import __version__
 from spu_ir.errors import SpuError
-from spu_ir.runtime.build import LIBRARY_SUFFIX
 from spu_ir.runtime.cache import cache_folder, digest_of
 from spu_ir.runtime.fields import Fields, damaged
 from spu_ir.runtime.folders import new_folder
 from spu_ir.runtime.isa import LEVELS
+from spu_ir.runtime.library import LIBRARY_SUFFIX
 from spu_ir.runtime.program import Extent, Json, Port, check_ports
 from spu_ir.runtime.weights import Weights, map_weights
 
@@ -71,6 +71,7 @@ def write_package(path: Path, package: Package) -> None:
     """
     Write `package` to the folder `path`, whole or not at all; replaces an older package.
 
+    The weights are read back for their digest, so that `read_package` on this machine need not.
     Raises SpuError if something else is there or the folder cannot be written.
     """
     with new_folder(path, "a package", is_package) as folder:
@@ -81,12 +82,14 @@ def write_package(path: Path, package: Package) -> None:
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
         with (folder / WEIGHTS).open("wb") as file:
             file.write(package.weights.image)
+        identity = _identity(folder / WEIGHTS)
         (folder / "lib").mkdir()
         libraries: dict[str, Json] = {}
         for level, library in sorted(package.libraries.items()):
             digest = _file_digest(library)
             libraries[level] = digest
             shutil.copyfile(library, folder / _library_name(level, digest))
+        digests = {name: _file_digest(folder / name) for name in (*texts, WEIGHTS)}
         manifest: dict[str, Json] = {
             "format": FORMAT,
             "version": list(VERSION),
@@ -99,13 +102,16 @@ def write_package(path: Path, package: Package) -> None:
                 for e in package.extents
             ],
             "options": dict(package.options),
-            "files": {name: _file_digest(folder / name) for name in (*texts, WEIGHTS)},
+            "files": {**digests},
             "libraries": libraries,
             "report": [*package.report],
         }
         manifest["digest"] = _manifest_digest(manifest)
         text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="ascii")
+    # What has been read back as it was written counts as verified; a folder's new name changes
+    # nothing of the files in it.
+    _mark_verified(identity, digests[WEIGHTS])
 
 
 def read_package(path: Path, verify: Verify = "once") -> Package:
@@ -194,29 +200,38 @@ def _check_manifest(reader: Fields) -> None:
 
 def _verify_weights(path: Path, digest: str, verify: Verify) -> None:
     """Hold the weights to their digest, unless this very file has been before."""
+    identity = _identity(path)
+    if verify == "once" and _was_verified(identity, digest):
+        return
+    if _file_digest(path) != digest:
+        raise damaged(path, "its digest is not the manifest's")
+    _mark_verified(identity, digest)
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes with any write to a file, since that changes its ctime."""
     try:
         status = path.stat()
     except OSError as error:
         raise SpuError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    # Any write to a file changes its ctime, so a file that is known is untouched.
-    identity = (
-        *(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
-        digest,
-    )
-    key = digest_of(*map(str, identity))
-    if verify == "once" and _mark(key, Path.exists):
-        return
-    if _file_digest(path) != digest:
-        raise damaged(path, "its digest is not the manifest's")
-    _mark(key, lambda mark: mark.touch() is None)
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, *times)
 
 
-def _mark(key: str, act: Callable[[Path], bool]) -> bool:
+def _was_verified(identity: tuple[int, ...], digest: str) -> bool:
+    return _mark(identity, digest, Path.exists)
+
+
+def _mark_verified(identity: tuple[int, ...], digest: str) -> None:
+    _mark(identity, digest, lambda mark: mark.touch() is None)
+
+
+def _mark(identity: tuple[int, ...], digest: str, act: Callable[[Path], bool]) -> bool:
     """Do something with a file's mark in the cache; without a cache nothing was verified."""
     try:
         folder = cache_folder() / "verified"
         folder.mkdir(exist_ok=True)
-        return act(folder / key)
+        return act(folder / digest_of(*map(str, identity), digest))
     except (OSError, SpuError):
         return False
 

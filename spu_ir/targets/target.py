@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_type_hints
 
@@ -176,7 +177,9 @@ class Target:
         """
         if isinstance(target, Target):
             return target
-        return cls.from_table(*_read(target))
+        name = os.fspath(target).lower()
+        # Files are read each time, since they may change.
+        return _named(name) if name in NAMES else cls.from_table(*_read(target))
 
     @classmethod
     def of_option(cls, option: object) -> Target:
@@ -318,6 +321,12 @@ def _section(part: str, value: object, where: str) -> Any:
                 remedy='add it, or start the file with extends = "s4"',
             )
     return SECTIONS[part](**{k: read_figure(field, table[k], where) for k, field in fields.items()})
+
+
+@cache
+def _named(name: str) -> Target:
+    """The target of that name that comes with the package."""
+    return Target.from_table(*_read(name))
 
 
 def _read(target: str | os.PathLike[str], depth: int = 0) -> tuple[dict[str, Any], str]:
