@@ -15,7 +15,7 @@ SANITIZERS = {
     "thread": ("-fsanitize=thread", "-g", "-O1"),
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"),
 }
-CHECKS = ("callers", "idle", "busy", "fork", "count")
+CHECKS = ("callers", "idle", "busy", "fork", "count", "shares")
 # The thread sanitizer has a thread of its own, and forbids new threads after a fork.
 RUNS = [
     (s, c)

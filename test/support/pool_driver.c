@@ -156,6 +156,30 @@ static void check_busy(void) {
   pthread_join(other, NULL);
 }
 
+typedef struct {
+  _Atomic int arrived;
+  pthread_t ran[2];
+} pair;
+
+static void meet_as_pair(void *frame, int64_t index) {
+  pair *both = frame;
+  both->ran[index] = pthread_self();
+  meet((void *)&both->arrived, index);
+}
+
+/* A thread begins with the same share of every region, and a caller with the first. */
+static void check_shares(void) {
+  pthread_t helper = pthread_self();
+  for (int i = 0; i < 1000; ++i) {
+    pair both = {0};
+    region(2, meet_as_pair, &both, 2);
+    if (atomic_load(&both.arrived) != 2002) fail("no worker helped in round", i);
+    if (!pthread_equal(both.ran[0], pthread_self())) fail("a caller's share in round", i);
+    if (i > 0 && !pthread_equal(both.ran[1], helper)) fail("a worker's share in round", i);
+    helper = both.ran[1];
+  }
+}
+
 int main(int argc, char **argv) {
   const char *check = argc > 1 ? argv[1] : "";
   if (strcmp(check, "callers") == 0) check_callers(2000);
@@ -163,6 +187,7 @@ int main(int argc, char **argv) {
   else if (strcmp(check, "fork") == 0) check_fork();
   else if (strcmp(check, "count") == 0) check_count();
   else if (strcmp(check, "busy") == 0) check_busy();
+  else if (strcmp(check, "shares") == 0) check_shares();
   else fail("no such check", argc);
   return 0;
 }

@@ -2,10 +2,11 @@
  * The process's thread pool.
  *
  * A caller publishes a region (body, frame, count) in one of a fixed number of slots and
- * works on it itself; workers that are free join in, and every participant claims the
- * next index until none is left. So a region never waits for a worker: with all workers
- * busy elsewhere, its caller runs it alone. Concurrent callers share the workers; a region
- * inside a region runs inline.
+ * works on it itself; workers that are free join in. The indices are cut into as many shares
+ * as threads may take part; each claims the next index of its own share, then of the others',
+ * until none is left. So a region never waits for a worker: with all workers busy elsewhere,
+ * its caller runs it alone. Concurrent callers share the workers; a region inside a region
+ * runs inline.
  *
  * Idle workers spin for a moment, since the next region of a program is microseconds away,
  * then sleep on a condition variable. A forked child starts with no workers and creates
@@ -32,9 +33,16 @@
 
 #define SPU_POOL_THREADS 256       /* most threads of a region, its caller included */
 #define SPU_POOL_REGIONS 64        /* regions open at once; further callers run alone */
+#define SPU_POOL_SHARES 16         /* runs that a region's indices are cut into, at most */
 #define SPU_POOL_SPIN_NS 100000    /* how long an idle worker looks for work before it sleeps */
 #define SPU_POOL_YIELD_NS 10000    /* after which a spinning thread offers its core to others */
 #define SPU_POOL_STACK (4u << 20)  /* bytes of a worker's stack; some C libraries' default is tiny */
+
+/* A run of a region's indices: the next to claim, which is `end` or more when none is left. */
+typedef struct {
+  _Alignas(64) _Atomic int64_t next;
+  _Atomic int64_t end;
+} spu_share;
 
 /*
  * `state` is SPU_REGION_OPEN | (helpers allowed << 12) | helpers inside. A worker enters by
@@ -45,10 +53,10 @@ typedef struct {
   _Alignas(64) _Atomic uint32_t state;
   _Atomic uint32_t taken;   /* 1 while a caller owns the slot */
   _Atomic uint32_t waiting; /* 1 while the caller sleeps until its last helper has left */
-  _Atomic int64_t count;
+  _Atomic int32_t shares;
   spu_body body;
   void *frame;
-  _Alignas(64) _Atomic int64_t next; /* the next index to claim; beyond count when none is left */
+  spu_share share[SPU_POOL_SHARES];
 } spu_region;
 
 #define SPU_REGION_OPEN (1u << 24)
@@ -99,29 +107,47 @@ static inline int spu_pool_spin(uint32_t turn, int64_t start) {
   return spent > SPU_POOL_SPIN_NS;
 }
 
-static inline void spu_region_work(spu_region *region) {
+/*
+ * Claims indices until none is left, of the share `first` at first. A thread begins with the same
+ * share of every region, since what it computed of one layer lies in its caches for the next.
+ */
+static inline void spu_region_work(spu_region *region, int32_t first) {
   const spu_body body = region->body;
   void *const frame = region->frame;
-  const int64_t count = atomic_load_explicit(&region->count, memory_order_relaxed);
-  for (;;) {
-    int64_t index = atomic_fetch_add_explicit(&region->next, 1, memory_order_relaxed);
-    if (index >= count) return;
-    body(frame, index);
+  const int32_t shares = atomic_load_explicit(&region->shares, memory_order_relaxed);
+  for (int32_t i = 0; i < shares; ++i) {
+    spu_share *share = &region->share[(first + i) % shares];
+    const int64_t end = atomic_load_explicit(&share->end, memory_order_relaxed);
+    while (atomic_load_explicit(&share->next, memory_order_relaxed) < end) {
+      int64_t index = atomic_fetch_add_explicit(&share->next, 1, memory_order_relaxed);
+      if (index >= end) break;
+      body(frame, index);
+    }
   }
 }
 
+/* Whether an index may be left to claim. */
+static inline int spu_region_has_work(spu_region *region) {
+  const int32_t shares = atomic_load_explicit(&region->shares, memory_order_relaxed);
+  for (int32_t i = 0; i < shares; ++i) {
+    spu_share *share = &region->share[i];
+    if (atomic_load_explicit(&share->next, memory_order_relaxed) <
+        atomic_load_explicit(&share->end, memory_order_relaxed))
+      return 1;
+  }
+  return 0;
+}
+
 /* A worker's visit to a region; returns whether it went in. */
-static int spu_region_help(spu_region *region) {
+static int spu_region_help(spu_region *region, int32_t self) {
   uint32_t state = atomic_load_explicit(&region->state, memory_order_relaxed);
   do {
     if (!(state & SPU_REGION_OPEN)) return 0;
     if ((state & SPU_REGION_HELPERS) >= ((state >> 12) & SPU_REGION_HELPERS)) return 0;
-    if (atomic_load_explicit(&region->next, memory_order_relaxed) >=
-        atomic_load_explicit(&region->count, memory_order_relaxed))
-      return 0;
+    if (!spu_region_has_work(region)) return 0;
   } while (!atomic_compare_exchange_weak_explicit(&region->state, &state, state + 1,
                                                   memory_order_acquire, memory_order_relaxed));
-  spu_region_work(region);
+  spu_region_work(region, self + 1);
   /* From here on the slot may serve another region: only its flags may be touched. */
   uint32_t before = atomic_fetch_sub(&region->state, 1);
   if (!(before & SPU_REGION_OPEN) && (before & SPU_REGION_HELPERS) == 1 &&
@@ -156,7 +182,7 @@ static void *spu_pool_worker(void *argument) {
     int worked = 0;
     /* Workers start at different slots, so that they spread over concurrent callers. */
     for (int32_t i = 0; i < used; ++i)
-      worked |= spu_region_help(&spu_pool.regions[(self + i) % used]);
+      worked |= spu_region_help(&spu_pool.regions[(self + i) % used], self);
     if (!worked) spu_pool_idle(seen);
   }
   return NULL;
@@ -261,11 +287,15 @@ static void spu_pool_run(void *pool, spu_body body, void *frame, int64_t count) 
   spu_pool_hire((int32_t)helpers);
   region->body = body;
   region->frame = frame;
-  atomic_store_explicit(&region->count, count, memory_order_relaxed);
-  atomic_store_explicit(&region->next, 0, memory_order_relaxed);
+  const int32_t shares = helpers < SPU_POOL_SHARES ? (int32_t)helpers + 1 : SPU_POOL_SHARES;
+  atomic_store_explicit(&region->shares, shares, memory_order_relaxed);
+  for (int64_t i = 0; i < shares; ++i) {
+    atomic_store_explicit(&region->share[i].next, count * i / shares, memory_order_relaxed);
+    atomic_store_explicit(&region->share[i].end, count * (i + 1) / shares, memory_order_relaxed);
+  }
   spu_pool_inside = 1;
   spu_region_publish(region, (int32_t)helpers);
-  spu_region_work(region);
+  spu_region_work(region, 0);
   spu_region_close(region);
   spu_pool_inside = 0;
 }
