@@ -157,26 +157,29 @@ static void check_busy(void) {
 }
 
 typedef struct {
-  _Atomic int arrived;
-  pthread_t ran[2];
-} pair;
+  _Atomic int arrived[4];
+  pthread_t ran[8];
+} pairs;
 
+/* Index i and i + 4 meet: in whichever order a thread takes its share, the other does too. */
 static void meet_as_pair(void *frame, int64_t index) {
-  pair *both = frame;
-  both->ran[index] = pthread_self();
-  meet((void *)&both->arrived, index);
+  pairs *all = frame;
+  all->ran[index] = pthread_self();
+  meet((void *)&all->arrived[index % 4], index);
 }
 
 /* A thread begins with the same share of every region, and a caller with the first. */
 static void check_shares(void) {
   pthread_t helper = pthread_self();
-  for (int i = 0; i < 1000; ++i) {
-    pair both = {0};
-    region(2, meet_as_pair, &both, 2);
-    if (atomic_load(&both.arrived) != 2002) fail("no worker helped in round", i);
-    if (!pthread_equal(both.ran[0], pthread_self())) fail("a caller's share in round", i);
-    if (i > 0 && !pthread_equal(both.ran[1], helper)) fail("a worker's share in round", i);
-    helper = both.ran[1];
+  for (int round = 0; round < 1000; ++round) {
+    pairs all = {0};
+    region(2, meet_as_pair, &all, 8);
+    if (round == 0) helper = all.ran[4];
+    for (int i = 0; i < 4; ++i) {
+      if (atomic_load(&all.arrived[i]) != 2002) fail("two threads did not meet in round", round);
+      if (!pthread_equal(all.ran[i], pthread_self())) fail("a caller's share in round", round);
+      if (!pthread_equal(all.ran[4 + i], helper)) fail("a worker's share in round", round);
+    }
   }
 }
 
