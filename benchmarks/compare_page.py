@@ -79,7 +79,7 @@ def throughput(report: Report) -> tuple[list[str], Lines]:
 
 
 def loading(report: Report) -> tuple[list[str], Lines]:
-    """Seconds to the first answer and peak memory, at the first number of threads and batch."""
+    """Seconds of loading + of the first answer, and peak memory, at the first place measured."""
     rows, names = report["results"], engines(report)
     threads, batch = places(rows)[0]
     columns = ["model", "ratio", *(f"{NAMES[name]} s" for name in names)]
@@ -89,7 +89,7 @@ def loading(report: Report) -> tuple[list[str], Lines]:
         at = {"model": model, "ratio": ratio, "threads": threads, "batch": batch}
         found = [best(rows, name, **at) for name in names]
         seconds = [
-            "-" if row is None else f"{row['load_seconds'] + row['first_seconds']:.2f}"
+            "-" if row is None else f"{row['load_seconds']:.2f} + {row['first_seconds']:.2f}"
             for row in found
         ]
         memory = ["-" if row is None else f"{row['peak_bytes'] / 2**20:.0f}" for row in found]

@@ -171,8 +171,8 @@ PACKAGES = {
 }
 """The packages whose versions a report names."""
 
-MODULES = {"spu": "spu_ir"}
-"""The module that an engine imports, where it has not its own name."""
+MODULES = {"spu": "spu_ir.runtime.model"}
+"""The module with all that an engine imports, where it has not its own name."""
 
 
 def versions(engine: str) -> dict[str, str]:
