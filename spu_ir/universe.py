@@ -58,6 +58,7 @@ PASSES = (
     "fold-qdq",
     "approximate-activations",
     "encode",
+    "run-samples-apart",
     # memrefs
     "bufferise",
     "plan-memory",

@@ -67,7 +67,7 @@ def test_the_folder_is_what_the_format_says(saved: Path) -> None:
     levels = {name.split("-")[0] for name in names(saved / "lib")}
     assert levels == set(architecture_levels())
     manifest = json.loads((saved / "manifest.json").read_text())
-    assert manifest["version"] == [1, 1]
+    assert manifest["version"] == [1, 2]
     assert manifest["inputs"][0] == {
         "name": "left side",
         "dtype": "float32",

@@ -18,6 +18,7 @@ from spu_ir.codegen.index import print_slice
 from spu_ir.codegen.instructions import instructions_of, steps_of
 from spu_ir.codegen.printer import Printer, argument_view, c_type
 from spu_ir.codegen.report import LayerRow
+from spu_ir.codegen.samples import ARENA, PARAMETERS, RUN, arena_of_samples, run_of_samples
 from spu_ir.codegen.scope import Expr, Scope
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
@@ -26,6 +27,7 @@ from spu_ir.codegen.work import work_table
 from spu_ir.dialects.antoum import ArenaOp
 from spu_ir.dialects.functions import (
     OUTPUT,
+    SAMPLES,
     argument_attributes,
     bounds,
     dim_params,
@@ -85,6 +87,8 @@ def emit_program(
     printer.block(scope, entry.body.block)
 
     ir = str(module) + "\n"
+    apart = SAMPLES in entry.attributes
+    ports = [[value for value, _ in side] for side in (inputs, outputs)]
     shapes = _function(module, f"{ENTRY}_output_shapes")
     lines = [
         f"/* spu-ir {__version__}: generated, do not edit.",
@@ -92,14 +96,15 @@ def emit_program(
         f" * module: sha256:{hashlib.sha256(ir.encode()).hexdigest()} */",
         '#include "spu_device.h"',
         "",
-        *_arena_bytes(entry, names),
+        *_arena_bytes(entry, names, ARENA if apart else "int64_t spu_arena_bytes"),
         "",
+        *([*arena_of_samples(), ""] if apart else []),
         *_output_shapes(shapes, entry, [value for value, _ in outputs], names),
         "",
         *[text + "\n" for text in printer.kernels.definitions()],
         *[text + "\n" for text in printer.functions.definitions()],
-        "int32_t spu_run(const spu_context *context, const int64_t *extents,",
-        "                const void *const *inputs, void *const *outputs) {",
+        f"{RUN if apart else 'int32_t spu_run'}({PARAMETERS[0]}",
+        PARAMETERS[1],
         "  int32_t status = SPU_OK;",
         "  const uint8_t *weights = context->weights;",
         "  (void)weights, (void)extents, (void)inputs, (void)outputs;",
@@ -108,6 +113,7 @@ def emit_program(
         *scope.text().lines,
         "  return status;",
         "}",
+        *(run_of_samples(_check_extents(entry), *ports) if apart else []),
     ]
     return Program(
         source="\n".join(lines) + "\n",
@@ -162,7 +168,7 @@ def _dims(
     return dims
 
 
-def _arena_bytes(entry: func.FuncOp, names: Sequence[str]) -> list[str]:
+def _arena_bytes(entry: func.FuncOp, names: Sequence[str], start: str) -> list[str]:
     scope = _index_scope(entry, names)
     total: Expr = 0
     for op in entry.body.block.ops:
@@ -170,7 +176,7 @@ def _arena_bytes(entry: func.FuncOp, names: Sequence[str]) -> list[str]:
             total = scope.add(total, print_slice(scope, op.bytes))
     scope.line(f"return {total};")
     return [
-        "int64_t spu_arena_bytes(const int64_t *extents) {",
+        f"{start}(const int64_t *extents) {{",
         "  (void)extents;",
         *scope.text().lines,
         "}",

@@ -16,6 +16,14 @@ OUTPUT = "spu.output"
 """Marks the arguments of a bufferised function that are its outputs."""
 
 
+SAMPLES = "spu.samples"
+"""
+The function attribute of what `run-samples-apart` found: the named extent that counts samples.
+
+Each of them is a slice along axis 0 of every input and output, and needs nothing of the others.
+"""
+
+
 def bounds(function: func.FuncOp) -> dict[str, tuple[int, int]]:
     """The least and the greatest value of every named extent, in order."""
     found = function.attributes.get(EXTENTS)

@@ -30,6 +30,7 @@ typedef struct {
   spu_parallel_fn parallel;
   void *pool;
   int64_t *counters;
+  int32_t threads;
 } spu_context;
 int64_t spu_arena_bytes(const int64_t *extents);
 void spu_output_shape(int32_t output, const int64_t *extents, int64_t *shape);
@@ -76,6 +77,7 @@ class Library:
     functions: _Functions
     parallel: int
     pool: int
+    threads: int
 
     def extents(self, values: Sequence[int]) -> CData:
         """The run-time extents as the other functions take them."""
@@ -113,6 +115,8 @@ class Library:
         context.parallel = pointer("spu_parallel_fn", self.parallel)
         context.pool = pointer("void *", self.pool)
         context.counters = pointer("int64_t *", counters)
+        if hasattr(context, "threads"):  # Packages before version 1.2 have no such field.
+            context.threads = self.threads
         return self.functions.spu_run(
             context,
             extents,
@@ -158,6 +162,7 @@ def load_library(path: Path, level: str, threads: int) -> Library:
         functions,
         parallel=int(pool_ffi.cast("uintptr_t", pool_functions.spu_pool_parallel())),
         pool=int(pool_ffi.cast("uintptr_t", pool_functions.spu_pool_get(threads))),
+        threads=threads,
     )
 
 

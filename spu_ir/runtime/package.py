@@ -29,7 +29,7 @@ from spu_ir.runtime.program import Extent, Json, Port, check_ports
 from spu_ir.runtime.weights import Weights, map_weights
 
 FORMAT = "spu-package"
-VERSION = (1, 1)
+VERSION = (1, 2)
 """Major and minor version of the format that this code writes; it reads the same major."""
 
 MANIFEST, SOURCE, IR, WEIGHTS = "manifest.json", "program.c", "program.mlir", "weights.safetensors"

@@ -28,6 +28,7 @@ from spu_ir.transforms.lower_onnx import LowerOnnxPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
+from spu_ir.transforms.run_samples_apart import RunSamplesApartPass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
 from spu_ir.transforms.skip_padding import SkipPaddingPass
 from spu_ir.transforms.sparsify import SparsifyPass
@@ -67,7 +68,7 @@ def lower(preprocess: ModulePass | None = None) -> Passes:
     return LOWER if preprocess is None else (LOWER[0], preprocess, *LOWER[1:])
 
 
-PLAN: Passes = (BufferisePass(), PlanMemoryPass(), *CLEAN)
+PLAN: Passes = (RunSamplesApartPass(), BufferisePass(), PlanMemoryPass(), *CLEAN)
 """Tensors -> memrefs in planned arenas."""
 
 

@@ -19,6 +19,7 @@ typedef struct {
   spu_parallel_fn parallel; /* spu_pool_parallel(), or any function that keeps its promise */
   void *pool;               /* passed to parallel */
   int64_t *counters;        /* NULL, or where a profiled program adds up its instructions */
+  int32_t threads;          /* how many threads parallel has; 0 where that is not known */
 } spu_context;
 
 /* Bytes that may be read, never written, behind the end of the arena and of the weights. */

@@ -7,6 +7,7 @@
 #include "context.h"
 #include "counters.h"
 #include "numerics.h"
+#include "samples.h"
 #include "spu.h"
 #include "spu_depthwise.h"
 #include "vpu.h"

@@ -145,7 +145,8 @@ int main(int argc, char **argv) {
   spu_context context = {.weights = weights,
                          .arena = allocate(spu_arena_bytes(extents)),
                          .parallel = spu_pool_parallel(),
-                         .pool = spu_pool_get(threads)};
+                         .pool = spu_pool_get(threads),
+                         .threads = threads};
   int32_t code = spu_run(&context, extents, inputs, outputs);
   if (code != SPU_OK) fail("the run failed:", code == SPU_BAD_INDEX ? "bad index" : "bad extent");
 
