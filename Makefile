@@ -26,7 +26,7 @@ DEEPSPARSE_INSTALLED := $(DEEPSPARSE_VENV)/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-deps
 
 .PHONY: help run test slow test-export test-train test-serve lint lint-torch lint-serve format lit bench \
-	bench-compare bench-deepsparse wheel clean
+	bench-compare bench-deepsparse bench-scaling wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -73,6 +73,9 @@ bench: $(INSTALLED) ## the sparse kernel's speed on this machine
 
 bench-compare: $(BENCH_INSTALLED) ## spu-ir beside OpenVINO, ONNX Runtime and DeepSparse; in .venv-bench
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BENCH_BIN)/python -m benchmarks.compare $(ARGS)
+
+bench-scaling: $(INSTALLED) ## how time grows with batch, sparse multiply-accumulates and real length
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scaling $(ARGS)
 
 bench-deepsparse: $(DEEPSPARSE_INSTALLED) ## install DeepSparse for it: evaluation only, needs Python 3.11
 

@@ -181,7 +181,7 @@ def with_earlier(
     return found
 
 
-def recorded(arguments: Sequence[str]) -> str:
+def recorded(arguments: Sequence[str], module: str = "compare") -> str:
     """The command as a report has it, without what names places of this machine."""
     kept: list[str] = []
     places = ("--cache", "--python", "--from", "--write")
@@ -193,7 +193,7 @@ def recorded(arguments: Sequence[str]) -> str:
                 kept.append(argument)
         else:
             skip = False
-    return " ".join(["python -m benchmarks.compare", *kept])
+    return " ".join([f"python -m benchmarks.{module}", *kept])
 
 
 def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:

@@ -207,9 +207,8 @@ def best_variants(rows: Sequence[Row], variants: Sequence[Variant]) -> list[Vari
     return [variant for _, variant in found.values()]
 
 
-def profiled(maker: Maker, batch: int, processor: int) -> list[Region] | None:
-    """The regions of the model's package, timed in a process of its own on one processor."""
-    package, feeds = maker.package["path"], maker.feeds(batch)
+def profiled(package: str | Path, feeds: Path, processor: int) -> list[Region] | None:
+    """The regions of a package, timed in a process of its own on one processor."""
     command = [sys.executable, "-m", "benchmarks.compare_layers", str(package), str(feeds)]
     done = subprocess.run(
         [*command, str(PROFILED_RUNS), str(processor)],
@@ -245,7 +244,7 @@ def roofline(
     if row["threads"] != 1:
         return found
     try:
-        regions = profiled(maker, batch, processor)
+        regions = profiled(maker.package["path"], maker.feeds(batch), processor)
     except SpuError as error:
         return {**found, "layers": None, "reason": str(error)}
     if regions is None:

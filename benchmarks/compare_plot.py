@@ -39,7 +39,7 @@ def bars(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
     y = 50
     for title, lines in groups:
         middle = y + BAR * len(lines) / 2 + 4
-        parts.append(_text(LABEL - 10, middle, title, "end"))
+        parts.append(label(LABEL - 10, middle, title, "end"))
         for name, milliseconds, times in lines:
             width = times / longest * SCALE_WIDTH
             colour = COLOURS[list(names).index(name)]
@@ -47,17 +47,17 @@ def bars(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
                 f'<rect x="{LABEL}" y="{y}" width="{width:.1f}" height="{BAR - 2}" '
                 f'fill="{colour}"/>'
             )
-            label = f"{milliseconds:.1f} ms" + (f", {times:.2f}x" if name != "spu" else "")
-            parts.append(_text(LABEL + width + 5, y + BAR - 4, label))
+            said = f"{milliseconds:.1f} ms" + (f", {times:.2f}x" if name != "spu" else "")
+            parts.append(label(LABEL + width + 5, y + BAR - 4, said))
             y += BAR
         y += GAP
     x = float(LABEL)
     for number, name in enumerate(names.values()):
         parts.append(f'<rect x="{x}" y="28" width="10" height="10" fill="{COLOURS[number]}"/>')
-        parts.append(_text(x + 14, 37, name))
+        parts.append(label(x + 14, 37, name))
         x += 24 + 7 * len(name)
     where = f"INT8, {threads} thread{'s' * (threads != 1)}, batch {batch}"
-    parts.append(_text(LABEL, 16, f"Milliseconds a run, and multiples of spu-ir's: {where}"))
+    parts.append(label(LABEL, 16, f"Milliseconds a run, and multiples of spu-ir's: {where}"))
     width = LABEL + SCALE_WIDTH + RIGHT
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" '
@@ -66,5 +66,6 @@ def bars(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+def label(x: float, y: float, text: str, anchor: str = "start") -> str:
+    """A line of text whose baseline is at `y`."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
