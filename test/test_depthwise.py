@@ -109,3 +109,39 @@ def test_special_values_give_the_same_bits_at_every_level() -> None:
                 np.isnan(got) & np.isnan(expected)
             )
             assert same.all(), (precision, level, np.argwhere(~same)[:3])
+
+
+WINDOWS = [
+    ((1, 31), (0, 15), (1, 1), (1, 1)),
+    ((1, 70), (0, 35), (1, 1), (1, 1)),
+    ((3, 3), (1, 1), (1, 1), (1, 1)),
+    ((2, 5), (1, 2), (1, 1), (2, 1)),
+    ((1, 9), (0, 4), (1, 2), (1, 2)),
+    ((1, 9), (0, 4), (1, 2), (1, 1)),
+    ((1, 2), (0, 0), (1, 1), (1, 1)),
+]
+"""Taps, pads, strides and dilations."""
+
+
+def test_bytes_give_the_same_bits_at_every_level() -> None:
+    """Of rows of taps that lie a pixel apart, four are taken together; of the others, one."""
+    g = Graph(5)
+    x = g.input("x", ["batch", 22, 4, 40])
+    outputs: dict[str, tuple[str, list[int | str]]] = {}
+    for number, (taps, pads, strides, dilations) in enumerate(WINDOWS):
+        weight = g.rng.standard_normal((22, 1, *taps)).astype(np.float32)
+        window = {"pads": [*pads, *pads], "strides": [*strides], "dilations": [*dilations]}
+        y = g.op("Conv", x, g.weight(weight), group=22, **window)
+        outputs[f"y{number}"] = (y, ["batch", 22, f"h{number}", f"w{number}"])
+    feeds = {"x": np.random.default_rng(6).standard_normal((2, 22, 4, 40)).astype(np.float32)}
+    program, job = api.lower(
+        g.model(**outputs), precision="int8", shapes={"batch": (1, 2)}, calibration=[feeds]
+    )
+    assert program.source.count("spu_depthwise_run(tile, SPU_I8") == 1
+    stage = Parser(job.ctx, job.stages["quantised"]).parse_module()
+    expected = interpret(stage, job.ctx, feeds, exact_f32=True)
+    for level in host_levels():
+        libraries = build(program.source, [level])
+        got = CompiledModel.from_program(program, libraries, threads=1).run(feeds)
+        for name, want in expected.items():
+            np.testing.assert_array_equal(got[name], want, err_msg=f"{level} {name}")

@@ -10,9 +10,10 @@ from xdsl.dialects import tensor
 from xdsl.dialects.builtin import ModuleOp, i8
 from xdsl.passes import ModulePass
 
+from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.spu import Activation, ActivationAttr, EpilogueOp
 from spu_ir.dialects.types import element_of, ui8
-from spu_ir.dialects.vpu import QuantiseOp, QuantiseRowsOp
+from spu_ir.dialects.vpu import QuantiseOp, QuantiseRowsOp, ReshapeOp, TransposeOp
 from spu_ir.transforms.rewriting import users_of
 
 TABLES = {
@@ -48,9 +49,13 @@ class ApproximateActivationsPass(ModulePass):
         return module
 
 
-def is_quantised(op: EpilogueOp) -> bool:
-    """Whether `op` stores bytes, or all that reads it makes bytes of it."""
-    if element_of(op.init) in (ui8, i8):
+def is_quantised(op: DestinationOp) -> bool:
+    """Whether `op` stores bytes, or all that reads it, in whatever shape, makes bytes of it."""
+    if element_of(op.inits[0]) in (ui8, i8):
         return True
     readers = [user for user in users_of(op.results[0]) if not isinstance(user, tensor.DimOp)]
-    return bool(readers) and all(isinstance(u, QuantiseOp | QuantiseRowsOp) for u in readers)
+    return bool(readers) and all(
+        isinstance(reader, QuantiseOp | QuantiseRowsOp)
+        or (isinstance(reader, ReshapeOp | TransposeOp) and is_quantised(reader))
+        for reader in readers
+    )

@@ -9,6 +9,16 @@ func.func @rows(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x32x
   func.return %q, %s : tensor<4x32xui8>, tensor<4xf32>
 }
 
+// In whatever shape that is done.
+// CHECK-LABEL: @reshaped
+// CHECK: spu.matmul %x, %w into %init {activation = #spu<activation sfu_gelu>}
+func.func @reshaped(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x32xf32>, %flat: tensor<128xf32>, %bytes: tensor<128xui8>, %scales: tensor<f32>) -> (tensor<128xui8>, tensor<f32>) {
+  %y = spu.matmul %x, %w into %init {activation = #spu.activation gelu} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %z = vpu.reshape %y into %flat : tensor<4x32xf32>, tensor<128xf32> -> tensor<128xf32>
+  %q, %s = vpu.quantise_rows %z into %bytes, %scales : tensor<128xf32>, tensor<128xui8>, tensor<f32> -> tensor<128xui8>, tensor<f32>
+  func.return %q, %s : tensor<128xui8>, tensor<f32>
+}
+
 // CHECK-LABEL: @bytes
 // CHECK: activation = #spu<activation sfu_silu>
 func.func @bytes(%x: tensor<4x64xui8>, %w: tensor<32x64xi8>, %s: tensor<32xf32>, %init: tensor<4x32xui8>) -> tensor<4x32xui8> {
