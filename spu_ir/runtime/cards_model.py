@@ -104,16 +104,12 @@ def _estimated(model: CompiledModel, chosen: Device, extents: tuple[int, ...]) -
     """Raises SpuError where no estimate can be made."""
     # On first use: most of what loads a model never asks.
     from spu_ir.schedule.energy import ATTO
-    from spu_ir.schedule.of_model import BATCH
+    from spu_ir.schedule.of_model import take_batch
 
     others = dict(zip((extent.name for extent in model.extents), extents, strict=True))
-    leading = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else 1
-    # The axis that estimates count samples by.
-    axis = BATCH if BATCH in others else leading
-    if isinstance(axis, str):
-        batch = programs = others.pop(axis)
-    else:
-        batch, programs = axis, 1
+    batch = take_batch(others, model.inputs)
+    # A program of a fixed batch is given to one core.
+    programs = batch if len(others) < len(extents) else 1
     found = model.estimate(chosen.target, batch, others)
     cores = chosen.chips * int(chosen.target.chip.cores.value)
     # Shares of time are means over the cores in use: as many as there are samples to give out.

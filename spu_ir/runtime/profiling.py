@@ -12,6 +12,7 @@ from spu_ir.errors import SpuError
 from spu_ir.runtime.counters import NANOSECONDS, Counted
 from spu_ir.runtime.program import Array
 from spu_ir.schedule.estimate import Estimate
+from spu_ir.schedule.of_model import take_batch
 from spu_ir.schedule.profile import Profile
 from spu_ir.schedule.shares import longest
 from spu_ir.schedule.work import WorkTable
@@ -71,9 +72,7 @@ def _estimate(
 ) -> tuple[Estimate, int]:
     """The estimate of a run at `extents`, and its samples."""
     others = dict(extents)
-    leading = model.inputs[0].shape[0] if model.inputs and model.inputs[0].shape else 1
-    axis = "batch" if "batch" in others else leading
-    batch = others.pop(axis) if isinstance(axis, str) else axis
+    batch = take_batch(others, model.inputs)
     return model.estimate(target, batch, others, real=real), batch
 
 

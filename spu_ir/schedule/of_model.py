@@ -80,8 +80,7 @@ def estimate_model(
             least=max(1, least),
             most=most,
         )
-    size = inputs[0].shape[0] if inputs and inputs[0].shape else 1
-    samples = size if isinstance(size, int) else 1
+    samples = _fixed(inputs)
     each = estimate(table, card, ceil(batch / samples), values, chosen, axis=None, itemsize=floats)
     return replace(
         each,
@@ -92,11 +91,24 @@ def estimate_model(
     )
 
 
-def _axis(bounds: Mapping[str, tuple[int, int]], inputs: Sequence[Port]) -> str | None:
-    if BATCH in bounds:
+def _axis(extents: Mapping[str, object], inputs: Sequence[Port]) -> str | None:
+    """The extent that counts samples; None where their number is fixed."""
+    if BATCH in extents:
         return BATCH
     leading = inputs[0].shape[0] if inputs and inputs[0].shape else None
-    return leading if isinstance(leading, str) and leading in bounds else None
+    return leading if isinstance(leading, str) and leading in extents else None
+
+
+def take_batch(extents: dict[str, int], inputs: Sequence[Port]) -> int:
+    """The samples of a run at `extents`, which lose the one that counts them, if one does."""
+    axis = _axis(extents, inputs)
+    return _fixed(inputs) if axis is None else extents.pop(axis)
+
+
+def _fixed(inputs: Sequence[Port]) -> int:
+    """The samples of every run of a model that has no extent for them."""
+    size = inputs[0].shape[0] if inputs and inputs[0].shape else 1
+    return size if isinstance(size, int) else 1
 
 
 def _options(options: Mapping[str, Any]) -> Options:

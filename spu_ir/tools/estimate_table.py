@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from spu_ir.tools.tables import clean, console_for
+from spu_ir.tools.tables import clean, console_for, seconds, si
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -107,14 +107,14 @@ def _card(estimate: Estimate) -> Table:
         ("throughput", f"{e.throughput:,.1f} /s"),
         ("latency", seconds(e.latency_s)),
         ("samples a joule", f"{1 / e.energy_j:,.3g}" if e.energy_j else "-"),
-        ("energy a sample", f"{_si(e.energy_j)}J"),
+        ("energy a sample", f"{si(e.energy_j)}J"),
         ("power", f"{e.power_w:.0f} of {e.target.card.tdp.value:g} W{' (over)' * over}"),
         ("bottleneck", e.bottleneck),
-        ("weights", f"{_si(e.weights)}B, {e.streamed:.0%} streamed"),
-        ("buffers", f"{_si(e.working_set)}B, {e.spilled:.0%} spilled"),
+        ("weights", f"{si(e.weights)}B, {e.streamed:.0%} streamed"),
+        ("buffers", f"{si(e.working_set)}B, {e.spilled:.0%} spilled"),
     ]
     middle = [(unit, f"{share:.1%}") for unit, share in e.busy.items()]
-    right = [(level, f"{_si(size)}B") for level, size in e.bytes.items()]
+    right = [(level, f"{si(size)}B") for level, size in e.bytes.items()]
     for row in range(max(len(left), len(middle), len(right))):
         parts = (part[row] if row < len(part) else ("", "") for part in (left, middle, right))
         table.add_row(*(cell for pair in parts for cell in pair))
@@ -194,23 +194,7 @@ def _cells(group: Group) -> list[str]:
         seconds(group.seconds),
         f"{group.share:.1%}",
         group.first.bottleneck or "-",
-        *(_si(number).strip() if number else "-" for number in macs),
-        *(f"{_si(size)}B" if size else "-" for size in moved),
-        f"{_si(sum(each.energy_j for each in group.layers))}J",
+        *(si(number).strip() if number else "-" for number in macs),
+        *(f"{si(size)}B" if size else "-" for size in moved),
+        f"{si(sum(each.energy_j for each in group.layers))}J",
     ]
-
-
-def seconds(value: float) -> str:
-    """A time with its unit."""
-    return f"{_si(value)}s" if value else "0 s"
-
-
-SCALES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1), ("m", 1e-3), ("µ", 1e-6))
-
-
-def _si(value: float) -> str:
-    """Three digits and a prefix, before a unit."""
-    for prefix, scale in SCALES:
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {prefix}"
-    return f"{value / 1e-9:.3g} n" if value else "0 "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spu_ir.tools.tables import clean, console_for
+from spu_ir.tools.tables import clean, console_for, seconds, si
 
 if TYPE_CHECKING:
     from spu_ir.schedule.profile import Profile, StepProfile
@@ -52,7 +52,7 @@ def print_profile(profile: Profile) -> None:
         Text(
             f"{extents or 'fixed extents'}; median of {profile.runs} on {profile.threads} threads "
             f"({profile.level}), counting included; {profile.target}, modelled: "
-            f"{_seconds(profile.latency_s)} for the batch"
+            f"{seconds(profile.latency_s)} for the batch"
         )
     )
 
@@ -62,28 +62,14 @@ def _cells(row: StepProfile, total: StepProfile) -> Sequence[str]:
     share = row.host_s / total.host_s if total.host_s else 0.0
     skipped = work.skipped / work.dense_macs if work.dense_macs else None
     return (
-        _seconds(row.host_s),
+        seconds(row.host_s),
         f"{share:.1%}",
-        _seconds(row.device_s),
-        _count(work.macs),
+        seconds(row.device_s),
+        si(work.macs),
         "-" if skipped is None else f"{skipped:.1%}",
-        _count(work.vector_ops),
-        _count(work.special_ops),
-        f"{_count(sum(work.read.values()))}B",
-        f"{_count(sum(work.written.values()))}B",
+        si(work.vector_ops),
+        si(work.special_ops),
+        f"{si(sum(work.read.values()))}B",
+        f"{si(sum(work.written.values()))}B",
         f"{row.zero_share:.1%}" if work.activations else "-",
     )
-
-
-def _seconds(value: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
-
-
-def _count(value: int) -> str:
-    for unit, scale in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if abs(value) >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value} "
