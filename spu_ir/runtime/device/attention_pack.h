@@ -34,38 +34,6 @@ SPU_INLINE f32x16 spu_heads_scale(const float *x, int64_t stride, int32_t count,
   return spu_rows_scale(spu_trees_max(peaks[0]), inverse);
 }
 
-#if defined(SPU_AVX512)
-/* 16 words of 4 bytes of each of 16 rows: word q of all rows goes to `to` + 256 q */
-SPU_INLINE void spu_turn_16(const uint8_t *rows, uint8_t *to) {
-  __m512i a[16], b[16];
-  SPU_UNROLL
-  for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_si512(rows + r * SPU_HEAD_BYTES);
-  SPU_UNROLL
-  for (int r = 0; r < 16; r += 2) {
-    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
-    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
-  }
-  SPU_UNROLL
-  for (int r = 0; r < 16; r += 4) { /* word 4 p + i of rows r..r + 3 is piece p of a[r + i] */
-    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
-    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
-    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
-    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
-  }
-  SPU_UNROLL
-  for (int i = 0; i < 4; i++) {
-    const __m512i even = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88);
-    const __m512i odd = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
-    const __m512i evens = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88);
-    const __m512i odds = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
-    _mm512_storeu_si512(to + 256 * i, _mm512_shuffle_i32x4(even, evens, 0x88));
-    _mm512_storeu_si512(to + 256 * (4 + i), _mm512_shuffle_i32x4(odd, odds, 0x88));
-    _mm512_storeu_si512(to + 256 * (8 + i), _mm512_shuffle_i32x4(even, evens, 0xdd));
-    _mm512_storeu_si512(to + 256 * (12 + i), _mm512_shuffle_i32x4(odd, odds, 0xdd));
-  }
-}
-#endif
-
 /*
  * k [keys, d] f32 -> u8 with the zero point 128, [blocks][quads of d][64 keys][4], and the scale of
  * every key. Keys that fill up the last block have the scale 0; what they hold is of no account.
@@ -84,9 +52,8 @@ static inline void spu_pack_keys(const float *k, int64_t stride, int64_t keys, i
     /* what lies behind a row's end has the zero point's value */
     for (int32_t r = 0; r < count && d % 4; r++) memset(row[r] + d, 128, (size_t)(4 * quads - d));
     int32_t q = 0;
-#if defined(SPU_AVX512)
-    for (; q + 16 <= quads && count == 16; q += 16) spu_turn_16(row[0] + 4 * q, to + q * 256);
-#endif
+    for (; q + 16 <= quads && count == 16; q += 16)
+      spu_turn_16(row[0] + 4 * q, SPU_HEAD_BYTES, to + q * 256, 256);
     for (; q < quads; q++)
       for (int32_t r = 0; r < count; r++) memcpy(to + q * 256 + 4 * r, row[r] + 4 * q, 4);
   }

@@ -298,6 +298,46 @@ SPU_INLINE void spu_store_bf16(void *p, f32x16 v, int64_t count) {
 #endif
 }
 
+/* ---- turning ---------------------------------------------------------------------------- */
+
+/*
+ * 16 words of 4 bytes of each of 16 rows, which are `row` bytes apart: word q of all rows goes to
+ * `to` + q * step.
+ */
+SPU_INLINE void spu_turn_16(const uint8_t *rows, int64_t row, uint8_t *to, int64_t step) {
+#if defined(SPU_AVX512)
+  __m512i a[16], b[16];
+  SPU_UNROLL
+  for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_si512(rows + r * row);
+  SPU_UNROLL
+  for (int r = 0; r < 16; r += 2) {
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  }
+  SPU_UNROLL
+  for (int r = 0; r < 16; r += 4) { /* word 4 p + i of rows r..r + 3 is piece p of a[r + i] */
+    a[r] = _mm512_unpacklo_epi64(b[r], b[r + 2]);
+    a[r + 1] = _mm512_unpackhi_epi64(b[r], b[r + 2]);
+    a[r + 2] = _mm512_unpacklo_epi64(b[r + 1], b[r + 3]);
+    a[r + 3] = _mm512_unpackhi_epi64(b[r + 1], b[r + 3]);
+  }
+  SPU_UNROLL
+  for (int i = 0; i < 4; i++) {
+    const __m512i even = _mm512_shuffle_i32x4(a[i], a[4 + i], 0x88);
+    const __m512i odd = _mm512_shuffle_i32x4(a[i], a[4 + i], 0xdd);
+    const __m512i evens = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0x88);
+    const __m512i odds = _mm512_shuffle_i32x4(a[8 + i], a[12 + i], 0xdd);
+    _mm512_storeu_si512(to + step * i, _mm512_shuffle_i32x4(even, evens, 0x88));
+    _mm512_storeu_si512(to + step * (4 + i), _mm512_shuffle_i32x4(odd, odds, 0x88));
+    _mm512_storeu_si512(to + step * (8 + i), _mm512_shuffle_i32x4(even, evens, 0xdd));
+    _mm512_storeu_si512(to + step * (12 + i), _mm512_shuffle_i32x4(odd, odds, 0xdd));
+  }
+#else
+  for (int r = 0; r < 16; r++)
+    for (int q = 0; q < 16; q++) memcpy(to + q * step + 4 * r, rows + r * row + 4 * q, 4);
+#endif
+}
+
 /* ---- quantisation ---------------------------------------------------------------------- */
 
 /*

@@ -38,6 +38,12 @@ enum { VPU_MAX_RANK = 8 };
       for (int64_t b = 0; b < inner; b += 16) {                                                 \
         const int64_t last_i = outer - a < 16 ? outer : a + 16;                                 \
         const int64_t last_j = inner - b < 16 ? inner : b + 16;                                 \
+        if (sizeof(type) == 4 && x_outer == 1 && y_inner == 1 && last_i - a == 16 &&            \
+            last_j - b == 16) {                                                                 \
+          spu_turn_16((const uint8_t *)(x + a + b * x_inner), 4 * x_inner,                      \
+                      (uint8_t *)(y + a * y_outer + b), 4 * y_outer);                           \
+          continue;                                                                             \
+        }                                                                                       \
         for (int64_t i = a; i < last_i; i++)                                                    \
           for (int64_t j = b; j < last_j; j++)                                                  \
             y[i * y_outer + j * y_inner] = x[i * x_outer + j * x_inner];                        \
