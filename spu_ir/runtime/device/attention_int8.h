@@ -155,13 +155,13 @@ SPU_STAGE void spu_attention_query(spu_attention_tile *t, const float *q, int64_
   const f32x16 by = spu_rows_scale(spu_trees_max(lanes[0]), inverse);
   spu_store_f32(t->query_scale, (by * spu_splat(scale)) * spu_splat(SPU_STEPS_E), 16);
   for (int32_t r = 0; r < SPU_QUERIES; r++) {
-    const float *row = q + (r < rows ? r : rows - 1) * stride;
+    int8_t *bytes = t->query + r * width;
+    spu_quantise_row(q + (r < rows ? r : rows - 1) * stride, (uint8_t *)bytes, d, inverse[r], 0,
+                     -127, 127);
     i32x16 sum = spu_isplat(0);
-    for (int32_t c = 0; c < d; c += 16) {
-      const int32_t count = d - c < 16 ? d - c : 16;
-      const i32x16 v = spu_head_values(row + c, count, inverse[r]);
-      sum = sum + v;
-      spu_store_i8(t->query + r * width + c, v, count);
+    for (int32_t c = 0; c < width; c += 64) {
+      const i32x16 some = spu_lanes((width - c) / 4) & spu_lane_bytes(bytes + c);
+      sum = spu_dot4(sum, spu_isplat(0x01010101), some);
     }
     spu_store_f32(lanes[r], spu_to_f32(sum), 16); /* whole numbers: any sum is exact */
   }
