@@ -42,10 +42,19 @@ def milliseconds(row: Row) -> list[float]:
     return [point["seconds"] * 1e3 for point in row["points"]]
 
 
-def fit(row: Row) -> Fit:
-    """The line through a row's points; through those that skip padding a parabola."""
-    # Attention's work grows with the square of the length.
-    return least_squares(places(row), milliseconds(row), 2 if row["sweep"] == "padding" else 1)
+def fit(row: Row) -> Fit | None:
+    """
+    The line through a row's points; a parabola where padding is skipped, since attention's work
+    grows with the square of the length; none where padding is computed: nothing should grow.
+    """
+    if row["sweep"] != "padding":
+        return line_of(row)
+    return line_of(row, 2) if row["padding"] == "skip" else None
+
+
+def line_of(row: Row, degree: int = 1) -> Fit:
+    """The line of least squares through a row's points."""
+    return least_squares(places(row), milliseconds(row), degree)
 
 
 def batch(report: Report) -> tuple[list[str], Lines]:
@@ -54,7 +63,7 @@ def batch(report: Report) -> tuple[list[str], Lines]:
     columns += ["ms a sample, first", "last"]
     lines: Lines = []
     for row in chosen(report, "batch"):
-        line, times, at = fit(row), milliseconds(row), places(row)
+        line, times, at = line_of(row), milliseconds(row), places(row)
         constant, slope = line.coefficients
         said = f"{constant:.3f} + {slope:.3f} x batch"
         each = [f"{times[place] / at[place]:.3f}" for place in (0, -1)]
@@ -68,7 +77,7 @@ def ratio(report: Report) -> tuple[list[str], Lines]:
     columns += ["G MAC/s of the slope", "ms of all but sparse products"]
     lines: Lines = []
     for row in chosen(report, "ratio"):
-        line = fit(row)
+        line = line_of(row)
         constant, slope = line.coefficients
         rest = row["rest_seconds"]
         lines.append(
@@ -87,15 +96,20 @@ def padding(report: Report) -> tuple[list[str], Lines]:
     """Time against the real length: how it falls, and that of computing all of it."""
     columns = ["model", "padding", "ms, shortest", "ms, whole", "shortest / whole", "falls"]
     columns += ["ms = a + b x length + c x length^2", "R^2", "largest deviation"]
+    columns += ["R^2 of a straight line"]
     lines: Lines = []
     for row in chosen(report, "padding"):
         times, line = milliseconds(row), fit(row)
+        ends = [f"{times[0]:.3f}", f"{times[-1]:.3f}", f"{times[0] / times[-1]:.2f}"]
+        head = [row["model"], row["padding"], *ends]
+        if line is None:
+            lines.append([*head, *["-"] * 5])
+            continue
         a, b, c = line.coefficients
         falls = "yes" if times == sorted(times) else "no"
-        ends = [f"{times[0]:.3f}", f"{times[-1]:.3f}", f"{times[0] / times[-1]:.2f}"]
         said = f"{a:.3f} {b:+.2e} x length {c:+.2e} x length^2"
-        at = falls if row["padding"] == "skip" else "-"
-        lines.append([row["model"], row["padding"], *ends, at, said, *quality(line)])
+        straight = f"{line_of(row).r2:.4f}"
+        lines.append([*head, falls, said, *quality(line), straight])
     return columns, lines
 
 
@@ -123,7 +137,7 @@ def every_point(report: Report) -> tuple[list[str], Lines]:
                     f"{point['macs'] / 1e6:.1f}",
                     f"{point['seconds'] * 1e3:.3f}",
                     f"{point['least_seconds'] * 1e3:.3f}",
-                    f"{line(at):.3f}",
+                    "-" if line is None else f"{line(at):.3f}",
                 ]
             )
     return columns, lines
@@ -150,7 +164,7 @@ def drawing(report: Report) -> str:
                     row["padding"] if sweep == "padding" else "",
                     places(row),
                     milliseconds(row),
-                    None if row["padding"] == "compute" and sweep == "padding" else fit(row),
+                    fit(row),
                 )
                 for row in found
                 if row["model"] == model
