@@ -15,7 +15,7 @@ from support.work_tables import Program, network
 from spu_ir import SpuError, Target
 from spu_ir.schedule.estimate import Estimate, estimate
 from spu_ir.schedule.options import Options
-from spu_ir.schedule.queues import UNITS
+from spu_ir.schedule.queues import IDLE, UNITS, apply
 from spu_ir.schedule.work import WorkTable
 
 Draw = Callable[..., Any]
@@ -136,6 +136,19 @@ def test_no_unit_is_busy_for_longer_than_there_is_time(
         assert 0 <= event.start_s <= event.end_s <= e.latency_s * (1 + 1e-12)
     assert max(busy.values()) == pytest.approx(e.latency_s)
     assert {core for core, _ in busy} == set(range(len({core for core, _ in busy})))
+
+
+def test_a_huge_batch_is_as_long_as_its_passes_one_after_another() -> None:
+    options = Options(core_batch=1)
+    huge = estimate(network(), SCARCE, 10**9, {}, options)
+    e = estimate(network(), SCARCE, 10**5, {}, options)
+    group = e._groups[0][0]  # pyright: ignore[reportPrivateUsage]
+    free = IDLE
+    for each, (_, times) in zip(group.matrices, group.passes, strict=True):
+        for _ in range(times):
+            free = apply(each, free)
+    assert e.latency_s == pytest.approx(max(free), rel=1e-9)
+    assert huge.throughput == pytest.approx(e.throughput, rel=1e-3)
 
 
 @given(tables(), OPTIONS, st.integers(1, 30))

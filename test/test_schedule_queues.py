@@ -124,6 +124,18 @@ def test_the_matrix_of_passes_is_that_of_all_their_tasks(a: list[Task], b: list[
     assert passes([(both, 0)])[0] == (0.0, *([NEVER] * (len(UNITS) - 1)))
 
 
+@given(programs(6), programs(6), st.integers(0, 40), st.integers(0, 40))
+def test_many_passes_are_those_one_after_another(
+    a: list[Task], b: list[Task], first: int, second: int
+) -> None:
+    one, other = matrix(a), matrix(b)
+    chain = passes([])
+    for each, times in ((one, first), (other, second)):
+        for _ in range(times):
+            chain = compose(each, chain)
+    assert passes([(one, first), (other, second)]) == chain
+
+
 @given(programs())
 def test_the_period_is_what_passes_without_end_take(tasks: list[Task]) -> None:
     one = matrix(tasks)

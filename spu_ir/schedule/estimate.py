@@ -81,17 +81,17 @@ class _Core:
         return sum(each.samples * times for each, times in self.passes)
 
     @cached_property
-    def period(self) -> float:
-        times = [(m, n) for m, (_, n) in zip(self.matrices, self.passes, strict=True)]
-        return period(passes(times))
+    def matrix(self) -> Matrix:
+        """Of all passes together."""
+        return passes((m, n) for m, (_, n) in zip(self.matrices, self.passes, strict=True))
 
-    @cached_property
+    @property
+    def period(self) -> float:
+        return period(self.matrix)
+
+    @property
     def latency(self) -> float:
-        free = IDLE
-        for m, (_, times) in zip(self.matrices, self.passes, strict=True):
-            for _ in range(times):
-                free = apply(m, free)
-        return max(free)
+        return max(apply(self.matrix, IDLE))
 
     def busy(self) -> dict[str, float]:
         """Seconds that each unit is at work in a batch."""

@@ -115,8 +115,13 @@ def passes(matrices: Iterable[tuple[Matrix, int]]) -> Matrix:
         tuple(0.0 if p == q else NEVER for q in range(len(UNITS))) for p in range(len(UNITS))
     )
     for each, times in matrices:
-        for _ in range(times):
-            result = compose(each, result)
+        # By squares of the matrix: a batch may be millions of passes.
+        while times:
+            if times % 2:
+                result = compose(each, result)
+            times //= 2
+            if times:
+                each = compose(each, each)
     return result
 
 
