@@ -208,7 +208,7 @@ def compile(
     bias_correction: bool = False,
     smoothing: bool = False,
     rounding: Rounding = "nearest",
-    budget: float = 0.1,
+    budget: float | None = None,
     tolerance: float | None = None,
     attention: Attention = "auto",
     shapes: Mapping[str, Any] | None = None,
@@ -239,9 +239,9 @@ def compile(
     `smoothing` moves outlier columns of normalised activations into weights, which transformers
     gain by. `rounding` "second-order" rounds the weights of a layer for what it answers on the
     calibration feeds, and corrects its bias, instead of each to the nearest.
-    `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16; with
-    `tolerance` it stops where the estimated relative L2 error of the outputs is below that; the
-    model's `options["estimated_error"]` says where it came to.
+    `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16 (by
+    default 0.1); with `tolerance` it stops where the estimated relative L2 error of the outputs is
+    below that; the model's `options["estimated_error"]` says where it came to.
     `attention` "auto" is INT8 too, but in a model that was quantised before; "int8" and "fp32"
     (slower) say so.
 

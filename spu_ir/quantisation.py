@@ -41,7 +41,7 @@ class Quantisation:
     bias_correction: bool = False
     smoothing: bool = False
     rounding: Rounding = "nearest"
-    budget: float = 0.1
+    budget: float | None = None
     tolerance: float | None = None
     attention: Attention = "auto"
 
@@ -55,12 +55,13 @@ class Quantisation:
         check("attention", self.attention, ATTENTIONS)
         check("rounding", self.rounding, ROUNDINGS)
         observer_called(self.observer)
-        check_limits(self.budget, self.tolerance or 0.0)
-        if self.tolerance is not None and self.precision != "mixed":
-            raise SpuError(
-                f"tolerance is for precision 'mixed', and precision is {self.precision!r}",
-                remedy="use precision='mixed', or leave it out",
-            )
+        check_limits(self.share, self.tolerance or 0.0)
+        for what, given in (("budget", self.budget), ("tolerance", self.tolerance)):
+            if given is not None and self.precision != "mixed":
+                raise SpuError(
+                    f"{what} is for precision 'mixed', and precision is {self.precision!r}",
+                    remedy="use precision='mixed', or leave it out",
+                )
         for what, wanted in (
             ("bias correction", self.bias_correction),
             ("smoothing", self.smoothing),
@@ -85,6 +86,13 @@ class Quantisation:
         ):
             if needed and not calibrated:
                 raise SpuError(f"{what} needs calibration data", remedy=WITHOUT_FEEDS)
+
+    @property
+    def share(self) -> float:
+        """The budget: the one given, or else BUDGET."""
+        from spu_ir.transforms.choose_precision import BUDGET
+
+        return BUDGET if self.budget is None else self.budget
 
     @property
     def quantises(self) -> bool:
@@ -144,7 +152,7 @@ class Quantisation:
                 module,
                 ctx,
                 list(feeds),
-                budget=self.budget,
+                budget=self.share,
                 tolerance=self.tolerance or 0.0,
                 mode=self.activations,
                 progress=lambda done, of: progress("sensitivity", done, of),

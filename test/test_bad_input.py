@@ -447,6 +447,7 @@ def test_no_c_compiler(
         (("model.onnx", "-o", "m", "--shapes", "rows=4"), "extent 'batch' without a bound"),
         (("model.onnx", "-o", "m", "--shapes", "batch=4,rows=4"), "'rows', which is no extent"),
         (("model.onnx", "-o", "m", "--budget", "2"), "a budget of 2 is not a share"),
+        (("model.onnx", "-o", "m", "--budget", "0.2"), "budget is for precision 'mixed'"),
         (("model.onnx", "-o", "m", "--tolerance", "0.1"), "is for precision 'mixed'"),
         (("model.onnx", "-o", "m", "--calibration", "none.npz"), "'none.npz' cannot be read"),
         (("model.onnx", "-o", "m", "--calibration", "bad.npz"), "'bad.npz' cannot be read"),

@@ -171,7 +171,6 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--budget",
         type=float,
-        default=0.1,
         metavar="SHARE",
         help="of the multiply-accumulates that --precision mixed may compute in bf16 (0.1)",
     )
@@ -290,9 +289,12 @@ def _calibration(options: argparse.Namespace, images: ImageInput | None) -> Iter
 
 
 def _beyond(estimate: float, options: argparse.Namespace) -> str:
+    from spu_ir.transforms.choose_precision import BUDGET
+
     if options.tolerance is None or estimate <= options.tolerance:
         return ""
-    return f", more than the tolerance: a budget of {options.budget:g} allows no less"
+    budget = BUDGET if options.budget is None else options.budget
+    return f", more than the tolerance: a budget of {budget:g} allows no less"
 
 
 def _print_sensitivity(options: argparse.Namespace) -> None:

@@ -18,6 +18,9 @@ from spu_ir.transforms.calibrate import read_feeds
 from spu_ir.transforms.rewriting import PRECISION, PRECISION_REASON
 from spu_ir.transforms.sensitivity import FEEDS, LayerSensitivity, measure
 
+BUDGET = 0.1
+"""The share of all multiply-accumulates that may leave INT8 unless told otherwise."""
+
 
 def chosen(
     layers: Mapping[EpilogueOp, LayerSensitivity], budget: float, tolerance: float
@@ -64,7 +67,7 @@ def choose_precision(
     ctx: Context,
     feeds: Sequence[Mapping[str, Array]],
     *,
-    budget: float = 0.1,
+    budget: float = BUDGET,
     tolerance: float = 0.0,
     mode: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -105,7 +108,7 @@ class ChoosePrecisionPass(ModulePass):
     preserves: ClassVar[str] = "exact"
 
     feeds: str
-    budget: float = 0.1
+    budget: float = BUDGET
     tolerance: float = 0.0
     mode: str = "auto"
 

@@ -24,8 +24,8 @@ class Settings:
     """The ratio that the weights of a dense model are pruned to, by magnitude; 1 for none."""
     samples: int | None = None
     """Samples of the data set that calibrate INT8; None for 8, or 1 where precision is "mixed"."""
-    budget: float = 0.1
-    """Of "mixed": the largest share of the multiply-accumulates that is computed in BF16."""
+    budget: float | None = None
+    """Of "mixed": the largest share of the products that is computed in BF16; None for 0.1."""
     padding: str = "compute"
     """ "skip" leaves out the padded tokens of a batch."""
     warm_up: int = 5
@@ -40,8 +40,9 @@ class Settings:
             raise _wrong("sparsity", self.sparsity, f"one of {', '.join(map(str, RATIOS))}")
         if self.padding not in ("compute", "skip"):
             raise _wrong("padding", self.padding, "compute or skip")
-        if not isinstance(cast("object", self.budget), int | float) or not 0 <= self.budget <= 1:
-            raise _wrong("budget", self.budget, "a share from 0 to 1")
+        budget = cast("object", self.budget)
+        if budget is not None and not (isinstance(budget, int | float) and 0 <= budget <= 1):
+            raise _wrong("budget", budget, "a share from 0 to 1")
         _check_count("warm_up", self.warm_up, 0)
         for name in ("samples", "threads"):
             if getattr(self, name) is not None:
