@@ -18,7 +18,7 @@ from spu_ir.dialects.vpu import CastOp
 from spu_ir.dialects.weights import WeightStore, store_of
 from spu_ir.transforms.rewriting import (
     after,
-    constant_of,
+    array_of,
     constant_op,
     dims_of,
     empty_of,
@@ -51,8 +51,7 @@ class Converter:
                 cast.attributes["layer"] = layer
             self.activations[x] = cast
         if weight not in self.weights:
-            array = constant_of(weight, self.store)
-            assert array is not None
+            array = array_of(weight, self.store)
             constant = constant_op(self.store, array.astype(bfloat16))
             self.weights[weight] = Builder(after([weight])).insert(constant).result
         op.operands[0] = self.activations[x].results[0]

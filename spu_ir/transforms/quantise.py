@@ -32,7 +32,7 @@ from spu_ir.errors import SpuError
 from spu_ir.transforms.calibrate import range_of
 from spu_ir.transforms.rewriting import (
     after,
-    constant_of,
+    array_of,
     constant_op,
     dims_of,
     empty_of,
@@ -111,8 +111,7 @@ class Quantiser:
         """The weight of `op` as i8 with a scale for each row."""
         source = op.weight
         if source not in self.weights:
-            array = constant_of(source, self.store)
-            assert array is not None
+            array = array_of(source, self.store)
             if not np.isfinite(array).all():
                 raise SpuError(
                     "a weight is not finite",

@@ -33,7 +33,7 @@ from spu_ir.dialects.vpu import (
 from spu_ir.dialects.weights import WeightStore
 from spu_ir.transforms.rewriting import (
     after,
-    constant_of,
+    array_of,
     constant_op,
     dims_of,
     empty_of,
@@ -61,8 +61,7 @@ def set_weight(op: EpilogueOp, array: Array, store: WeightStore) -> None:
 
 def weight_of(op: EpilogueOp, store: WeightStore) -> Array:
     """The constant weight of `op`."""
-    array = constant_of(op.weight, store)
-    assert array is not None
+    array = array_of(op.weight, store)
     return array
 
 

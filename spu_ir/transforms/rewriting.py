@@ -40,6 +40,13 @@ def constant_of(value: SSAValue | None, store: WeightStore) -> Array | None:
     return constant_array(store, value.owner.value)
 
 
+def array_of(value: SSAValue, store: WeightStore) -> Array:
+    """The array of a value that is known to be an `antoum.constant`."""
+    array = constant_of(value, store)
+    assert array is not None
+    return array
+
+
 def is_constant(value: SSAValue | None) -> bool:
     """Whether `value` is an `antoum.constant`; unlike `constant_of` it reads no bytes."""
     return value is not None and isinstance(value.owner, ConstantOp)

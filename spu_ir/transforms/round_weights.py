@@ -25,7 +25,7 @@ from spu_ir.interpreters.machine import Machine, steps_of
 from spu_ir.interpreters.numerics import quantise_rows
 from spu_ir.transforms.calibrate import read_feeds
 from spu_ir.transforms.quantise import choose_static, is_candidate, is_quantisable, quantised_weight
-from spu_ir.transforms.rewriting import constant_of, constant_op, is_constant, layer_of, rebuilt
+from spu_ir.transforms.rewriting import array_of, constant_op, is_constant, layer_of, rebuilt
 from spu_ir.transforms.row_zeros import choose_row_zero, row_zero
 from spu_ir.transforms.second_order_rounding import Doubles, rounded
 
@@ -237,8 +237,7 @@ def round_weights(
         if not isinstance(op, MatmulOp) or op in static or not is_quantisable(op):
             continue
         if op.bias is None:
-            array = constant_of(op.weight, store)
-            assert array is not None
+            array = array_of(op.weight, store)
             zeros = constant_op(store, np.zeros(len(array), np.float32))
             new = rebuilt(op, bias=Builder(InsertPoint.before(op)).insert(zeros).result)
             assert isinstance(new, MatmulOp)

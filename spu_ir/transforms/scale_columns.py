@@ -25,7 +25,7 @@ from spu_ir.transforms.column_factors import balanced_factors
 from spu_ir.transforms.quantise import is_candidate, is_quantisable, is_static_network, label
 from spu_ir.transforms.rewriting import (
     after,
-    constant_of,
+    array_of,
     constant_op,
     dims_of,
     empty_of,
@@ -126,8 +126,7 @@ class Scaler:
 
     def array(self, value: SSAValue) -> Array:
         """The array of a constant."""
-        array = constant_of(value, self.store)
-        assert array is not None
+        array = array_of(value, self.store)
         return array
 
 

@@ -26,7 +26,7 @@ from spu_ir.errors import SpuError
 from spu_ir.interpreters import interpret
 from spu_ir.interpreters.branching import Trunk
 from spu_ir.transforms.quantise import QuantisePass
-from spu_ir.transforms.rewriting import constant_of, layer_of
+from spu_ir.transforms.rewriting import array_of, layer_of
 from spu_ir.transforms.twins import with_twins
 
 FEEDS = 4
@@ -165,8 +165,7 @@ def measure(
 
 def macs_per_output(op: EpilogueOp, ctx: Context) -> float:
     """The mean number of weights that are not zero of an output channel."""
-    weight = constant_of(op.weight, store_of(ctx))
-    assert weight is not None
+    weight = array_of(op.weight, store_of(ctx))
     return float(np.count_nonzero(weight)) / len(weight)
 
 

@@ -26,7 +26,7 @@ from spu_ir.transforms.column_balance import Doubles, balanced
 from spu_ir.transforms.quantise import is_quantisable
 from spu_ir.transforms.rewriting import (
     after,
-    constant_of,
+    array_of,
     constant_op,
     dims_of,
     empty_of,
@@ -166,8 +166,7 @@ class Smoother:
 
     def array(self, value: SSAValue) -> Array:
         """The array of a constant."""
-        array = constant_of(value, self.store)
-        assert array is not None
+        array = array_of(value, self.store)
         return array
 
 

@@ -19,7 +19,7 @@ from spu_ir.errors import SpuError
 from spu_ir.packing import prune
 from spu_ir.packing.prune import RATIOS
 from spu_ir.packing.segments import groups_of, segments_of
-from spu_ir.transforms.rewriting import after, constant_of, constant_op, is_constant
+from spu_ir.transforms.rewriting import after, array_of, constant_op, is_constant
 
 BANK_ELEMENTS = {"int8": BANK_BYTES, "bf16": BANK_BYTES // 2}
 SHARES = (1, 2)
@@ -49,8 +49,7 @@ class Pruner:
         source, segments, groups = op.weight, segments_of(op), groups_of(op)
         key = (source, tuple(length for _, length in segments), groups)
         if key not in self.done:
-            weight = constant_of(source, self.store)
-            assert weight is not None
+            weight = array_of(source, self.store)
             rows = weight.reshape(len(weight), -1)
             pruned = prune.prune_banked(rows, segments, self.bank, self.slots, self.share, groups)
             constant = constant_op(self.store, pruned.reshape(weight.shape))
