@@ -21,7 +21,8 @@ from support.programs import ADD, LOOKUP
 import spu_ir
 from spu_ir.errors import SpuError
 from spu_ir.runtime import CompiledModel, cards_placement, cards_state, load
-from spu_ir.runtime.cards import Device, device, devices, record_codec
+from spu_ir.runtime.cards import Device, device, devices
+from spu_ir.runtime.cards_codec import record_codec
 from spu_ir.runtime.cards_folder import folder_path, usable_folder
 from spu_ir.runtime.cards_layout import (
     FIRST_ROWS,

@@ -25,7 +25,7 @@ from spu_ir.media.exif import orientation_of
 from spu_ir.media.jpeg import decode_jpeg
 from spu_ir.media.pipeline import MediaPipeline
 from spu_ir.media.video import frames
-from spu_ir.runtime import cards
+from spu_ir.runtime import cards_codec
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.targets import Target
 from spu_ir.tools.spu_run import main as spu_run
@@ -200,7 +200,7 @@ def test_codecs_are_counted_for_the_card(
     model: CompiledModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[int | None, int, float]] = []
-    monkeypatch.setattr(cards, "record_codec", lambda *given: counted.append(given))
+    monkeypatch.setattr(cards_codec, "record_codec", lambda *given: counted.append(given))
     assert model.device is not None
     list(MediaPipeline(model).jpegs([folder / name for name in GOOD[:3]]))
     (one,) = counted

@@ -244,7 +244,8 @@ class MediaPipeline:
     def _record(self, pictures: Sequence[Picture], kind: str) -> None:
         """Count the pictures for the codecs of the card that the model is on."""
         from spu_ir.media.codec import decode_seconds
-        from spu_ir.runtime.cards import device, record_codec
+        from spu_ir.runtime import cards_codec
+        from spu_ir.runtime.cards import device
 
         index = self.model.device
         if index is None or not pictures:
@@ -255,7 +256,7 @@ class MediaPipeline:
             seconds = decode_seconds(target, jpeg_pixels=pixels)
         else:
             seconds = decode_seconds(target, video_pixels=pixels)
-        record_codec(index, len(pictures), seconds)
+        cards_codec.record_codec(index, len(pictures), seconds)
 
 
 def _batch(model: CompiledModel, wanted: int | None) -> tuple[int, bool]:

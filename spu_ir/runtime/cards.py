@@ -84,13 +84,3 @@ def device(index: int) -> Device:
         listed = ", ".join(f"{one.index} ({one.name})" for one in found) or "none"
         raise SpuError(f"there is no device {index!r}", remedy=f"{VARIABLE} lists {listed}")
     return found[index]
-
-
-def record_codec(
-    index: int, frames: int, busy_s: float, energy_j: float = 0.0, *, name: str = "codec"
-) -> None:
-    """As `cards_codec.record_codec`, which says what the arguments are."""
-    # Late: listing cards needs neither locks nor files.
-    from spu_ir.runtime.cards_codec import record_codec as record
-
-    record(index, frames, busy_s, energy_j, name=name)
