@@ -19,6 +19,7 @@ LINKS = ("codegen", "dialects", "runtime")
 # Layer -> what of the project it may import, besides itself. Those not listed may import all.
 MAY_IMPORT = {
     "errors": set[str](),
+    "extras": {"errors"},
     "targets": {"errors"},
     "dialects": set[str](),
     "frontend": {"dialects", "errors"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "schedule": {"errors", "targets"},
     "runtime": {"_version", "errors", "schedule", "targets"},
     "codegen": {"_version", "dialects", "errors", "packing", "runtime.program", "schedule"},
-    "media": {"errors", "runtime", "targets"},
+    "media": {"errors", "extras", "runtime", "targets"},
     "zoo": {"errors", "packing", "sparsify"},
 }
 

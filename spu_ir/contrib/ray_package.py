@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from spu_ir.errors import SpuError
+from spu_ir.extras import extra_module
 from spu_ir.runtime.cache import cache_folder
 from spu_ir.runtime.fields import Fields
 from spu_ir.runtime.folders import new_folder
@@ -30,13 +30,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 def ray(module: str = "ray") -> Any:
     """Ray, or a module of it. Raises SpuError, naming the extra, where it is missing."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise SpuError(
-            f"batch jobs need {module}, which cannot be loaded: {error}",
-            remedy="pip install 'spu-ir[ray]'",
-        ) from error
+    return extra_module(module, "a batch job", "ray")
 
 
 @dataclass(frozen=True)

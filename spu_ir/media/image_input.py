@@ -37,6 +37,14 @@ def _rounded(extent: int, most: int) -> int:
     return min(-(-extent // GRAIN) * GRAIN, most)
 
 
+def resized_to(short: int, height: int, width: int) -> tuple[int, int]:
+    """The (height, width) of an image whose shorter side becomes `short`, as torchvision has it."""
+    # The longer side is rounded down.
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
 @dataclass(frozen=True)
 class Window:
     """Of one axis of an image: what becomes of it, and the pixels that this takes."""
@@ -141,10 +149,7 @@ class ImageInput:
         if self.crop == "none":
             return self.height, self.width
         assert self.resize is not None
-        # As torchvision's Resize(int) has it: the longer side is rounded down.
-        if height <= width:
-            return self.resize, int(self.resize * width / height)
-        return int(self.resize * height / width), self.resize
+        return resized_to(self.resize, height, width)
 
     def windows(self, height: int, width: int) -> tuple[Window, Window]:
         """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from spu_ir.errors import SpuError
+from spu_ir.extras import extra_module
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,21 +31,11 @@ class SimpleJpeg(Protocol):
         ...
 
 
-def _load(name: str, what: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise SpuError(
-            f"{what} needs {name}, which cannot be loaded: {error}",
-            remedy="pip install 'spu-ir[media]'",
-        ) from error
-
-
 def simplejpeg() -> SimpleJpeg:
     """The library that decodes JPEGs. Raises SpuError, naming the extra, where it is missing."""
-    return _load("simplejpeg", "decoding of JPEGs")
+    return extra_module("simplejpeg", "decoding of JPEGs", "media")
 
 
 def pyav() -> Any:
     """PyAV, the library that decodes video. Raises SpuError where it is missing."""
-    return _load("av", "decoding of video")
+    return extra_module("av", "decoding of video", "media")

@@ -8,13 +8,14 @@ torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize` of PIL images, 
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spu_ir.errors import SpuError
+from spu_ir.extras import extra_module
+from spu_ir.media.image_input import resized_to
 
 from .datasets import CALIBRATION, Array, Batch, Dataset, Feeds, Outputs
 from .workloads import ModelInfo, Preprocessing
@@ -81,7 +82,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Array:
 
     Raises SpuError, naming the file, for one that is no image or is damaged.
     """
-    pillow = _pillow()
+    pillow = extra_module("PIL.Image", "reading of images", "perf")
     mode = {1: "L", 3: "RGB"}.get(len(preprocessing.mean))
     if mode is None:
         raise SpuError("images have 1 or 3 channels", remedy="give as many numbers in mean and std")
@@ -100,11 +101,8 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Array:
 def _cropped(image: Any, preprocessing: Preprocessing, pillow: Any) -> Array:
     """u8 `[crop, crop, channels]`, or without channels; what the crop lacks is black."""
     width, height = image.size
-    short, crop = preprocessing.resize, preprocessing.crop
-    if width <= height:
-        size = (short, int(short * height / width))
-    else:
-        size = (int(short * width / height), short)
+    rows, columns = resized_to(preprocessing.resize, height, width)
+    size, crop = (columns, rows), preprocessing.crop
     if max(size) > LONGEST:
         raise ValueError(f"{width} x {height} pixels are too long a strip")
     if size != image.size:
@@ -145,13 +143,3 @@ def _read_map(folder: Path) -> tuple[list[Path], Array]:
             remedy=f"put them in {str(folder / FOLDERS[0])!r}",
         )
     return files, np.array(labels, np.int64)
-
-
-def _pillow() -> Any:
-    try:
-        return import_module("PIL.Image")
-    except ImportError:
-        raise SpuError(
-            "images are read with Pillow, which is not installed",
-            remedy="pip install 'spu-ir[perf]'",
-        ) from None

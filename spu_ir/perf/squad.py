@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from spu_ir.errors import SpuError
+from spu_ir.extras import extra_module
 
 from .datasets import CALIBRATION, Array, Batch, Dataset, Feeds, Outputs
 from .squad_metrics import scores
@@ -218,13 +218,7 @@ def read_tokeniser(folder: Path, model: str) -> Any:
 
     `vocab.txt` suits uncased BERT only. Raises SpuError if there is neither.
     """
-    try:
-        library = import_module("tokenizers")
-    except ImportError:
-        raise SpuError(
-            "questions are read with tokenizers, which is not installed",
-            remedy="pip install 'spu-ir[perf]'",
-        ) from None
+    library = extra_module("tokenizers", "reading of questions", "perf")
     for place in (folder / model, folder):
         try:
             if (place / "tokenizer.json").is_file():
