@@ -12,8 +12,9 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.lib.format import read_array
@@ -23,6 +24,9 @@ from spu_ir.contrib.rows import Array, Feeds, Interface, Rows, run_together, sig
 from spu_ir.errors import SpuError
 from spu_ir.runtime.model import load
 from spu_ir.runtime.package import read_package
+
+if TYPE_CHECKING:
+    from spu_ir.media import ImageInput
 
 Columns: TypeAlias = dict[str, Array]
 ID, ERROR = "id", "error"
@@ -155,11 +159,17 @@ class FilePredictor(Predictor):
             )
         return self.model.inputs[0].name
 
-    def _jpeg(self, path: Path) -> Feeds:
+    @cached_property
+    def _images(self) -> ImageInput:
+        """How the model takes images. Raises SpuError for one that takes none."""
         from spu_ir.media import ImageInput
+
+        return ImageInput.of(self.model)
+
+    def _jpeg(self, path: Path) -> Feeds:
         from spu_ir.media.jpeg import decode_jpeg
 
-        images = ImageInput.of(self.model)
+        images = self._images
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -79,15 +79,15 @@ class Result:
     dataset: Dataset
     model: CompiledModel
     compile_seconds: float
+    mac_ratio: float
+    """Multiply-accumulates of the unpruned network over those that run."""
+    modelled: Modelled
+    """What the chosen card does."""
+    card_share: float
+    """The share of the card's time that products take, by the device model."""
     accuracy: dict[str, float] = field(default_factory=dict[str, float])
     data_percent: float = 0
     """Of the batches of the data set, that accuracy is over."""
-    mac_ratio: float = 1.0
-    """Multiply-accumulates of the unpruned network over those that run."""
-    modelled: Modelled | None = None
-    """What the chosen card does."""
-    card_share: float = 0.0
-    """The share of the card's time that products take, by the device model."""
     host_share: float | None = None
     """That of this machine's; None where speed is not measured."""
     numeric: Numeric | None = None
@@ -139,11 +139,22 @@ def run_task(
 
     start = clock()
     model = compiled(settings.precision, on_card=True)
-    result = Result(workload, info, settings, network, dataset, model, clock() - start)
+    seconds = clock() - start
     published = RESULTS.get(workload.model)
     batch = published.batch if published else info.max_batch
-    result.mac_ratio = mac_ratio(model, batch)
-    result.modelled, result.card_share = modelled(model, settings.target, batch)
+    card, share = modelled(model, settings.target, batch)
+    result = Result(
+        workload,
+        info,
+        settings,
+        network,
+        dataset,
+        model,
+        seconds,
+        mac_ratio=mac_ratio(model, batch),
+        modelled=card,
+        card_share=share,
+    )
     if result.compile_only:
         return result
     if workload.test_accuracy or workload.test_numeric:

@@ -19,6 +19,7 @@ from spu_ir.runtime.cpu import processor_name
 from spu_ir.runtime.program import Json
 
 from .benchmark import Result
+from .figures import Modelled
 from .measure import Timing
 from .network import REPORTED
 from .plot import difference_plot
@@ -139,7 +140,7 @@ def _details(result: Result) -> dict[str, Json]:
             "Matmul Time Share (card, modelled)": round(result.card_share, 4),
             "Matmul Time Share (this machine)": _rounded(result.host_share),
         },
-        "Modelled": _modelled(result),
+        "Modelled": _modelled(result.modelled),
         "Published": _published(result),
         "Unreadable": list[Json](result.dataset.unreadable),
     }
@@ -167,10 +168,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _modelled(result: Result) -> Json:
-    found = result.modelled
-    if found is None:
-        return None
+def _modelled(found: Modelled) -> Json:
     return {
         "Card": found.card,
         "QPS": round(found.qps, 2),
