@@ -145,7 +145,7 @@ def _longest(estimates: dict[str, Estimate]) -> str:
             lines.append(
                 [
                     case,
-                    f"`{one.layer}`" if one.layer else "the input",
+                    f"`{one.layer}`",
                     one.op,
                     str(len(group.layers)),
                     f"{group.share:.1%}",

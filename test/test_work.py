@@ -26,7 +26,7 @@ from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
 from spu_ir.codegen.image_instructions import IMAGE_INSTRUCTIONS
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
-from spu_ir.codegen.work import work_table
+from spu_ir.codegen.work import name_steps, work_table
 from spu_ir.dialects.spu import Activation
 from spu_ir.dialects.vpu import BinaryFn, UnaryFn
 from spu_ir.errors import SpuError
@@ -49,7 +49,7 @@ from spu_ir.schedule.expressions import (
     total,
 )
 from spu_ir.schedule.instructions import FORMULAS, Instruction, Operand, Packed, cost_of
-from spu_ir.schedule.work import COUNTS, Work, WorkTable, total_work
+from spu_ir.schedule.work import COUNTS, OperandWork, StepWork, Work, WorkTable, total_work
 from spu_ir.zoo.linear_model import linear
 from spu_ir.zoo.registry import Published, published
 
@@ -544,3 +544,30 @@ def test_tiles_without_a_closed_form_are_refused(low: str, op: str, message: str
     (function,) = (each for each in module.ops if isinstance(each, FuncOp))
     with pytest.raises(SpuError, match=message):
         work_table(function, {})
+
+
+def test_steps_without_a_layer_get_that_which_they_serve() -> None:
+    def step(layer: str, reads: Sequence[int] = (), writes: Sequence[int] = ()) -> StepWork:
+        operands = [
+            OperandWork(number, "sram", number in writes, 1, 1, number)
+            for number in (*reads, *writes)
+        ]
+        return StepWork(layer, "op", "dma", "", (0,) * len(COUNTS), tuple(operands))
+
+    steps = [
+        step("", writes=[1]),  # a halo, which the next layer writes around
+        step("", reads=[0], writes=[2]),  # the input, fetched for a step without a name
+        step("", reads=[2], writes=[3]),
+        step("first", reads=[3], writes=[1]),
+        step("", writes=[2]),  # a place in the arena is used again
+        step("second", reads=[1], writes=[2]),
+        step("", reads=[2], writes=[4]),  # an output, which nothing reads
+        step("", reads=[5], writes=[6]),  # of no layer
+    ]
+    names = ["first", "first", "first", "first", "second", "second", "second", ""]
+    assert [named.layer for named in name_steps(steps)] == names
+
+
+@pytest.mark.parametrize("name", ["resnet50", "bert"])
+def test_every_step_of_a_network_is_of_a_layer(name: str) -> None:
+    assert all(step.layer for step in tiled(name).table.program)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xdsl.dialects import memref, scf
 from xdsl.dialects.builtin import MemRefType, StringAttr
@@ -64,13 +64,42 @@ def work_table(function: FuncOp, placed: Mapping[Operation, Placed]) -> WorkTabl
     """
     sizes = Sizes.of(function)
     builder = _Builder(function, sizes, placed)
-    program = tuple(builder.step(op) for op in steps_of(function.body.block))
+    program = name_steps([builder.step(op) for op in steps_of(function.body.block)])
     return WorkTable(
         extents=sizes.extents,
         program=program,
         memory=tuple(builder.memory),
         masks=tuple(builder.mask(offsets) for offsets in sizes.masks),
     )
+
+
+def name_steps(steps: Sequence[StepWork]) -> tuple[StepWork, ...]:
+    """
+    The steps, those without a layer given that which they move, fill or quantise for.
+
+    It is the next one that touches what they write, or, where nothing does before the end, the
+    last one that wrote what they read.
+    """
+    found = list(steps)
+    for place in reversed(range(len(found))):
+        if not found[place].layer:
+            written = {each.buffer for each in found[place].operands if each.written}
+            later = (
+                step.layer
+                for step in found[place + 1 :]
+                if any(each.buffer in written for each in step.operands)
+            )
+            found[place] = replace(found[place], layer=next(later, ""))
+    for place, step in enumerate(found):
+        if not step.layer:
+            read = {each.buffer for each in step.operands if not each.written}
+            earlier = (
+                before.layer
+                for before in reversed(found[:place])
+                if any(each.written and each.buffer in read for each in before.operands)
+            )
+            found[place] = replace(step, layer=next(earlier, ""))
+    return tuple(found)
 
 
 @dataclass
