@@ -46,7 +46,7 @@ class Builder:
 
     def __init__(self, place: Path, progress: Progress):
         self.place, self.progress = place, progress
-        self.compiler = compiler()
+        self.sources = sources()
         self.found: dict[tuple[str, int, str], Build] = {}
 
     def build(self, subject: Subject, point: Point) -> Build:
@@ -56,14 +56,22 @@ class Builder:
             self.found[key] = self._build(subject, point)
         return self.found[key]
 
+    def path(self, subject: Subject, point: Point) -> Path:
+        """Where the package of a point is: named after all that it is made by."""
+        config = repr((subject.case.model.config, subject.seq, point.ratio)).encode()
+        digest = hashlib.sha256(self.sources + config).hexdigest()[:16]
+        return self.place / f"{subject.name}-{point.ratio}-{point.padding}-{digest}.spu"
+
     def _build(self, subject: Subject, point: Point) -> Build:
-        self.progress(f"{subject.name} {point.ratio}x, padding={point.padding}: compile")
-        model = subject.build(point.ratio)
-        content = model.SerializeToString(deterministic=True) + repr(subject.seq).encode()
-        name = f"{hashlib.sha256(content).hexdigest()[:16]}-{point.padding}-{self.compiler}.spu"
-        path = self.place / name
+        path = self.path(subject, point)
         if not path.exists():
-            compiled = spu_ir.compile(model, threads=1, padding=point.padding, **subject.options())
+            self.progress(f"{subject.name} {point.ratio}x, padding={point.padding}: compile")
+            compiled = spu_ir.compile(
+                subject.build(point.ratio),
+                threads=1,
+                padding=point.padding,
+                **subject.options(),
+            )
             compiled.save(path, levels=[compiled.level])
         package = read_package(path)
         sparse = frozenset(
@@ -72,6 +80,14 @@ class Builder:
             if row["op"] in PRODUCTS and str(row["format"]).startswith(("banked", "ragged"))
         )
         return Build(path, _digest(path), sparse, WorkTable.from_json(package.work))
+
+
+def sources() -> bytes:
+    """The digest of the compiler, the zoo's included, and the text of what it is asked for."""
+    here = Path(__file__)
+    names = ("fidelity_cases", "compare_cases", "ratios")
+    texts = (here.with_name(f"{name}.py").read_bytes() for name in names)
+    return b"".join([compiler().encode(), *texts])
 
 
 def _digest(path: Path) -> str:
