@@ -1,14 +1,14 @@
 """
 Useful INT8 multiply-accumulates per second of the SPU's kernels on one thread.
 
-    python -m benchmarks.spu_matmul [--json] [--repeats N]
+    python -m benchmarks.spu_matmul [--json] [--repeats N] [--write]
 
 Every layer runs at every ratio with random weights pruned to it, through the same device code as
 a compiled model, scale, bias and u8 output included. *Useful* counts only what the non-zero
 weights need. The two peaks are loops in registers, measured in the same run: the dot product
 (vpdpbusd) alone, which bounds the dense path, and the pair of permute and dot product (vpermb +
 vpdpbusd), which bounds a sparse one whose permute feeds one dot product. With `share = 2` it
-feeds two, so such a layer can exceed the pair's peak.
+feeds two, so such a layer can exceed the pair's peak. `--write` makes docs/kernels.md of the run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.spu_matmul_page import goals, write_page
 from spu_ir.packing.banked import PackedWeight, pack
 from spu_ir.packing.prune import prune_banked
 from spu_ir.packing.windows import Segments
@@ -86,6 +87,8 @@ class Layer:
     run_rows: int
     x_stride: int
     x_bytes: int
+    count: int = 1
+    """How many such layers the network has that it is of."""
 
     @staticmethod
     def matmul(rows: int, depth: int, lanes: int) -> Layer:
@@ -102,12 +105,15 @@ class Layer:
         )
 
     @staticmethod
-    def conv(size: int, channels: int, kernel: int, lanes: int, stride: int = 1) -> Layer:
+    def conv(
+        size: int, channels: int, kernel: int, lanes: int, stride: int = 1, count: int = 1
+    ) -> Layer:
         """A convolution with `size` x `size` outputs over an NHWC input with its halo."""
         width = (size - 1) * stride + kernel
         line = width * channels
+        step = f"/{stride}" if stride > 1 else ""
         return Layer(
-            f"conv {size}x{size}x{channels} {kernel}x{kernel} -> {lanes}",
+            f"conv {size}x{size}x{channels} {kernel}x{kernel}{step} -> {lanes}",
             lanes,
             kernel * kernel * channels,
             [(y * line, kernel * channels) for y in range(kernel)],
@@ -115,6 +121,7 @@ class Layer:
             size,
             stride * channels,
             width * line,
+            count,
         )
 
     @property
@@ -126,12 +133,16 @@ LAYERS = (
     Layer.matmul(384, 768, 768),
     Layer.matmul(384, 3072, 768),
     Layer.matmul(384, 768, 3072),
-    Layer.conv(56, 64, 3, 64),
-    Layer.conv(28, 128, 3, 128),
-    Layer.conv(14, 1024, 1, 256),
-    Layer.conv(7, 512, 3, 512),
+    Layer.conv(56, 64, 3, 64, count=3),
+    Layer.conv(28, 128, 3, 128, stride=2),
+    Layer.conv(28, 128, 3, 128, count=3),
+    Layer.conv(14, 256, 3, 256, stride=2),
+    Layer.conv(14, 256, 3, 256, count=5),
+    Layer.conv(7, 512, 3, 512, stride=2),
+    Layer.conv(7, 512, 3, 512, count=2),
+    Layer.conv(14, 1024, 1, 256, count=5),
 )
-"""The transformer shapes of BERT-base at 384 tokens, and four layers of ResNet-50."""
+"""The transformer shapes of BERT-base at 384 tokens; ResNet-50's 3x3 layers, and one of 1x1."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,7 @@ class Result:
     """One measured layer. Rates are in MAC/s."""
 
     layer: str
+    count: int
     ratio: str
     share: int
     seconds: float
@@ -261,7 +273,7 @@ def measure(bench: Bench, layer: Layer, ratio: str, share: int, repeats: int) ->
     seconds = bench.seconds(layer, packed, repeats)
     useful = layer.rows * int(np.count_nonzero(weight)) / seconds
     equivalent = layer.rows * weight.size / seconds
-    return Result(layer.name, ratio, share, seconds, useful, equivalent, None, None)
+    return Result(layer.name, layer.count, ratio, share, seconds, useful, equivalent, None, None)
 
 
 def run(repeats: int) -> dict[str, Any]:
@@ -324,6 +336,8 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"Peaks measured in this run: {peaks[0]}, {peaks[1]}.")
     console.print("Useful: only non-zero weights count. Dense: as if all did.")
+    for goal in goals(report):
+        console.print(goal.text())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -331,8 +345,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parser.add_argument("--repeats", type=int, default=20, help="runs of a layer (default 20)")
+    parser.add_argument("--write", action="store_true", help="write docs/kernels.md")
     options = parser.parse_args(arguments)
     report = run(options.repeats)
+    if options.write:
+        write_page(report, options.repeats)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
