@@ -98,7 +98,7 @@ def emit_program(
         "",
         *_arena_bytes(entry, names, ARENA if apart else "int64_t spu_arena_bytes"),
         "",
-        *([*arena_of_samples(), ""] if apart else []),
+        *([*arena_of_samples(entry), ""] if apart else []),
         *_output_shapes(shapes, entry, [value for value, _ in outputs], names),
         "",
         *[text + "\n" for text in printer.kernels.definitions()],
@@ -113,7 +113,7 @@ def emit_program(
         *scope.text().lines,
         "  return status;",
         "}",
-        *(run_of_samples(_check_extents(entry), *ports) if apart else []),
+        *(run_of_samples(entry, _check_extents(entry), *ports) if apart else []),
     ]
     return Program(
         source="\n".join(lines) + "\n",

@@ -18,9 +18,10 @@ OUTPUT = "spu.output"
 
 SAMPLES = "spu.samples"
 """
-The function attribute of what `run-samples-apart` found: the named extent that counts samples.
+The function attribute of what `run-samples-apart` found, as in `{batch = 64}`.
 
-Each of them is a slice along axis 0 of every input and output, and needs nothing of the others.
+The named extent counts samples: each is a slice along axis 0 of every input and output, and needs
+nothing of the others. They run one by one where the product of the other extents has that value.
 """
 
 

@@ -7,9 +7,10 @@
 
 #include "context.h"
 
-/* Runs `count` samples from `first` on; the inputs and outputs are those of all samples. */
-typedef int32_t (*spu_samples_fn)(const spu_context *context, int64_t first, int64_t count,
-                                  const void *const *inputs, void *const *outputs);
+/* Runs `count` samples from `first` on; extents, inputs and outputs are those of all samples. */
+typedef int32_t (*spu_samples_fn)(const spu_context *context, const int64_t *extents,
+                                  int64_t first, int64_t count, const void *const *inputs,
+                                  void *const *outputs);
 
 /* Bytes of arena of a sample's own: whole cache lines. */
 static inline int64_t spu_sample_arena(int64_t one) { return (one + 63) / 64 * 64; }
@@ -23,6 +24,7 @@ static inline int64_t spu_samples_arena(int64_t samples, int64_t one, int64_t to
 typedef struct {
   const spu_context *context;
   spu_samples_fn run;
+  const int64_t *extents;
   const void *const *inputs;
   void *const *outputs;
   int64_t whole, arena; /* samples that one thread each runs; bytes of a thread's arena */
@@ -45,7 +47,7 @@ static inline void spu_samples_of_a_thread(void *frame, int64_t slot) {
   for (;;) {
     const int64_t sample = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED);
     if (sample >= s->whole) return;
-    const int32_t status = s->run(&context, sample, 1, s->inputs, s->outputs);
+    const int32_t status = s->run(&context, s->extents, sample, 1, s->inputs, s->outputs);
     if (status != SPU_OK) __atomic_store_n(&s->status, status, __ATOMIC_RELAXED);
   }
 }
@@ -54,15 +56,16 @@ static inline void spu_samples_of_a_thread(void *frame, int64_t slot) {
  * All samples: as many as the threads divide evenly by whole samples a thread, then the others
  * one after the other, each on all threads. `one` is a sample's arena in bytes.
  */
-static inline int32_t spu_run_samples(const spu_context *context, int64_t samples, int64_t one,
-                                      spu_samples_fn run, const void *const *inputs,
-                                      void *const *outputs) {
+static inline int32_t spu_run_samples(const spu_context *context, const int64_t *extents,
+                                      int64_t samples, int64_t one, spu_samples_fn run,
+                                      const void *const *inputs, void *const *outputs) {
   const int64_t threads = context->threads > 1 ? context->threads : 1;
-  spu_samples s = {context, run, inputs, outputs, threads > 1 ? samples - samples % threads : 0,
-                   spu_sample_arena(one), 0, SPU_OK};
+  const int64_t whole = threads > 1 ? samples - samples % threads : 0;
+  spu_samples s = {context, run,   extents, inputs, outputs, whole, spu_sample_arena(one),
+                   0,       SPU_OK};
   if (s.whole) context->parallel(context->pool, spu_samples_of_a_thread, &s, threads);
   for (int64_t sample = s.whole; sample < samples; sample++) {
-    const int32_t status = run(context, sample, 1, inputs, outputs);
+    const int32_t status = run(context, extents, sample, 1, inputs, outputs);
     if (status != SPU_OK) s.status = status;
   }
   return s.status;

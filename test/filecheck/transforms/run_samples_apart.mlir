@@ -2,7 +2,7 @@
 
 // An image is 10 x 10 x 4 and needs no other; it has more bytes than the weights.
 // CHECK-LABEL: func.func @images(
-// CHECK-SAME: attributes {spu.extents = {batch = [1 : i64, 8 : i64]}, spu.samples = "batch"}
+// CHECK-SAME: attributes {spu.extents = {batch = [1 : i64, 8 : i64]}, spu.samples = {batch = 1 : i64}}
 func.func @images(%x: tensor<?x10x10x4xui8> {onnx.name = "x", onnx.dim_params = "0:batch"}) -> tensor<?x16xf32> attributes {spu.extents = {batch = [1, 8]}} {
   %c0 = arith.constant 0 : index
   %b = tensor.dim %x, %c0 : tensor<?x10x10x4xui8>
@@ -63,4 +63,38 @@ func.func @many(%x: tensor<?x4xf32> {onnx.name = "x", onnx.dim_params = "0:batch
   %a = tensor.empty(%b) : tensor<?x4xf32>
   %y = vpu.unary relu %x into %a : tensor<?x4xf32>, tensor<?x4xf32> -> tensor<?x4xf32>
   func.return %y : tensor<?x4xf32>
+}
+
+// With another extent it depends on that: 384 bytes of activations a position, 1024 of weights.
+// CHECK-LABEL: func.func @positions(
+// CHECK-SAME: spu.samples = {batch = 22 : i64}}
+func.func @positions(%x: tensor<?x?x64xui8> {onnx.name = "x", onnx.dim_params = "0:batch,1:seq"}) -> tensor<?x?x16xf32> attributes {spu.extents = {batch = [1, 8], seq = [1, 100]}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %b = tensor.dim %x, %c0 : tensor<?x?x64xui8>
+  %s = tensor.dim %x, %c1 : tensor<?x?x64xui8>
+  %w = antoum.constant dense<1> : tensor<16x64xi8> : tensor<16x64xi8>
+  %scale = antoum.constant dense<1.0> : tensor<16xf32> : tensor<16xf32>
+  %a = tensor.empty(%b, %s) : tensor<?x?x16xf32>
+  %y = spu.matmul %x, %w scale(%scale : tensor<16xf32>) into %a : tensor<?x?x64xui8>, tensor<16x64xi8>, tensor<?x?x16xf32> -> tensor<?x?x16xf32>
+  %z = vpu.unary relu %y into %a : tensor<?x?x16xf32>, tensor<?x?x16xf32> -> tensor<?x?x16xf32>
+  %r = vpu.unary neg %z into %a : tensor<?x?x16xf32>, tensor<?x?x16xf32> -> tensor<?x?x16xf32>
+  func.return %r : tensor<?x?x16xf32>
+}
+
+// A number that is computed from that of the samples may be of all of them.
+// CHECK-LABEL: func.func @counted(
+// CHECK-NOT: spu.samples
+// CHECK: func.return
+func.func @counted(%x: tensor<?x?x64xf32> {onnx.name = "x", onnx.dim_params = "0:batch,1:seq"}) -> tensor<?x?x64xf32> attributes {spu.extents = {batch = [1, 8], seq = [1, 100]}} {
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %b = tensor.dim %x, %c0 : tensor<?x?x64xf32>
+  %s = tensor.dim %x, %c1 : tensor<?x?x64xf32>
+  %n = arith.muli %b, %s : index
+  %flat = tensor.empty(%n) : tensor<?x64xf32>
+  %f = vpu.reshape %x into %flat : tensor<?x?x64xf32>, tensor<?x64xf32> -> tensor<?x64xf32>
+  %a = tensor.empty(%b, %s) : tensor<?x?x64xf32>
+  %y = vpu.reshape %f into %a : tensor<?x64xf32>, tensor<?x?x64xf32> -> tensor<?x?x64xf32>
+  func.return %y : tensor<?x?x64xf32>
 }
