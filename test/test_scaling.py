@@ -15,22 +15,23 @@ from benchmarks import scaling, scaling_page
 from benchmarks.compare_cases import Subject, subject
 from benchmarks.compare_measure import Plan
 from benchmarks.fidelity_cases import Case
-from benchmarks.scaling_cases import Point, Sweep, feeds, points
+from benchmarks.scaling_cases import MODELS, SWEEPS, Point, Sweep, feeds, points
 from benchmarks.scaling_fit import least_squares
 from benchmarks.scaling_measure import Builder, measure
 from benchmarks.scaling_plot import tick
 from spu_ir.errors import SpuError
 from spu_ir.zoo import BertConfig, ConformerConfig, published
 
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 CONFIG = BertConfig(
     vocab_size=200,
     hidden_size=64,
-    num_hidden_layers=2,
+    num_hidden_layers=1,
     num_attention_heads=4,
     intermediate_size=128,
 )
 PLAN = Plan(rounds=2, seconds=0.0)
-PRODUCTS = CONFIG.num_hidden_layers * (4 * 64 * 64 + 2 * 64 * 128)
+PRODUCTS = 4 * 64 * 64 + 2 * 64 * 128
 """Elements of all weights of products."""
 
 
@@ -44,7 +45,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     builder = Builder(tmp_path_factory.mktemp("scaling"), lambda _: None)
     small: dict[Sweep, Any] = {
         "batch": points("batch", tiny(), batches=(1, 3)),
-        "ratio": points("ratio", tiny(), ratios=(2, 8)),
+        "ratio": points("ratio", tiny(), ratios=(2, 16)),
         "padding": points("padding", tiny(), parts=3),
     }
     rows = [
@@ -63,7 +64,7 @@ def test_a_report_has_everything(report: dict[str, Any]) -> None:
     found = [(row["sweep"], row["padding"], [p["x"] for p in row["points"]]) for row in rows]
     assert found == [
         ("batch", "compute", [1, 3]),
-        ("ratio", "compute", [2, 8]),
+        ("ratio", "compute", [2, 16]),
         ("padding", "skip", [8, 16, 24]),
         ("padding", "compute", [8, 16, 24]),
     ]
@@ -82,7 +83,7 @@ def test_multiply_accumulates_are_those_of_pruned_products(report: dict[str, Any
     # The head's two outputs take a lane group each, and are pruned too.
     least = PRODUCTS * 24
     assert least / 2 < by_ratio[0] < 1.2 * least / 2
-    assert by_ratio[1] * 4 == by_ratio[0]
+    assert by_ratio[1] * 8 == by_ratio[0]
     assert by_batch[1] == 3 * by_batch[0]
     assert compute == [by_batch[0]] * 3
     assert skip == [by_batch[0] // 3, by_batch[0] * 2 // 3, by_batch[0]]
@@ -92,7 +93,7 @@ def test_packages_are_made_once(report: dict[str, Any]) -> None:
     by_batch, by_ratio, skip, compute = (
         {point["package"] for point in row["points"]} for row in report["results"]
     )
-    assert by_batch == compute
+    assert by_batch == compute < by_ratio
     assert len(by_ratio) == 2
     assert len(skip | compute) == 2
 
@@ -181,3 +182,14 @@ def test_errors_name_the_remedy(
 ) -> None:
     assert scaling.main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_page_is_what_the_benchmark_writes_of_its_json() -> None:
+    report = json.loads(PAGE.with_suffix(".json").read_text())
+    drawn = PAGE.with_suffix(".svg")
+    assert scaling_page.page(report, drawn.name) == PAGE.read_text()
+    assert scaling_page.drawing(report) == drawn.read_text()
+    assert not report["quick"]
+    found = {(row["sweep"], row["model"]) for row in report["results"]}
+    wanted = {(sweep, model) for sweep in SWEEPS for model in MODELS} - {("padding", "resnet50")}
+    assert found == wanted
