@@ -35,8 +35,8 @@ class Table:
     """
     A function that is 0 far below and x far above, by parabolas on pieces of equal width.
 
-    Piece i is around `(i - 15.5) / step`; the first piece is 0, and the last one x, without end.
-    A parabola meets the function at the three Chebyshev nodes of its piece.
+    Piece i starts at `(i - 16) / step`, a power of two; the first piece is 0, and the last one x,
+    without end. A parabola meets the function at the three Chebyshev nodes of its piece.
     """
 
     function: Callable[[float], float]
@@ -59,11 +59,10 @@ class Table:
     def __call__(self, x: F32) -> F32:
         """The function of every element of x."""
         with np.errstate(all="ignore"):
-            place = x * np.float32(self.step) + np.float32(15.5)
-            place = minimum(maximum(place, np.float32(0)), np.float32(PIECES - 1))
-            constant, slope, curve = (
-                row[np.rint(place).astype(np.int32)] for row in self.coefficients
-            )
+            place = x * np.float32(self.step)
+            place = minimum(maximum(place, np.float32(-PIECES // 2)), np.float32(PIECES // 2 - 1))
+            piece = np.floor(place).astype(np.int32) + PIECES // 2
+            constant, slope, curve = (row[piece] for row in self.coefficients)
             return (curve * x + slope) * x + constant
 
 

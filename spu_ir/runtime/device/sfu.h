@@ -20,16 +20,26 @@ SPU_INLINE f32x16 spu_sfu_look_up(const float *table, i32x16 piece) {
 #endif
 }
 
-/* piece i is around (i - 15.5) / step; NaN stays */
+/* piece i starts at (i - 16) / step, a power of two; any piece of NaN gives NaN */
 SPU_INLINE f32x16 spu_sfu(f32x16 x, const float (*table)[32], float step) {
-  f32x16 place = x * spu_splat(step) + spu_splat(15.5f);
 #if defined(SPU_AVX512)
-  /* below the range of int32 is INT32_MIN, and any piece of NaN gives NaN */
-  const __m512i near = _mm512_cvtps_epi32((__m512)spu_min(place, spu_splat(31.0f)));
-  const i32x16 piece = (i32x16)_mm512_max_epi32(near, _mm512_setzero_si512());
+  /*
+   * Floats from 1.5 * 2^23 / step on are 1 / step apart, and their bits count them: rounded down,
+   * the sum's are those of `first` + piece. Larger numbers have larger bits, negative ones
+   * negative bits; a look-up sees the lowest five.
+   */
+  const __m512 first = _mm512_set1_ps(12582912.0f / step);
+  const __m512 shift = _mm512_set1_ps((12582912.0f + 16.0f) / step);
+  const __m512i least = _mm512_castps_si512(first);
+  const __m512i most = _mm512_castps_si512(_mm512_set1_ps((12582912.0f + 31.0f) / step));
+  const __m512 place =
+      _mm512_add_round_ps((__m512)x, shift, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  const i32x16 piece = (i32x16)_mm512_min_epi32(
+      _mm512_max_epi32(_mm512_castps_si512(place), least), most);
 #else
-  place = spu_min(spu_max(place, spu_splat(0.0f)), spu_splat(31.0f));
-  const i32x16 piece = spu_round_small(place);
+  const f32x16 place = x * spu_splat(step);
+  const f32x16 near = spu_min(spu_max(place, spu_splat(-16.0f)), spu_splat(15.0f));
+  const i32x16 piece = spu_round_small(spu_floor(near)) + 16;
 #endif
   const f32x16 slope = spu_sfu_look_up(table[2], piece) * x + spu_sfu_look_up(table[1], piece);
   return slope * x + spu_sfu_look_up(table[0], piece);

@@ -54,8 +54,9 @@ typedef struct {
 } spu_i8_rest;
 
 SPU_INLINE void spu_i8_finish(spu_i8_rest *rest, const int activation, const int out) {
-  spu_store_output(rest->tile, rest->to, 0, spu_activate(spu_load_f32(rest->from, 16), activation),
-                   16, out);
+  f32x16 v = spu_load_f32(rest->from, 16);
+  SPU_PIN(v); /* the compiler would load it again for each use */
+  spu_store_output(rest->tile, rest->to, 0, spu_activate(v, activation), 16, out);
   rest->from += 16;
   rest->to += rest->tile->out_stride;
   rest->left--;
