@@ -143,6 +143,7 @@ class Quantisation:
                 feeds,
                 self.activations,
                 lambda done: progress("scale columns", done, total),
+                WEIGHT_SHARE[self.rounding],
             )
         calibrate(
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer

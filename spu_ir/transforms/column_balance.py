@@ -39,33 +39,52 @@ def factors(peaks: Doubles, weights: Sequence[Array], strength: float) -> NDArra
     return np.where(used, np.exp(logs), 1.0).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Gains:
+    """What the squares of errors count, in whatever unit."""
+
+    columns: Doubles
+    """Of errors in each column of x, [K]."""
+    rows: Doubles
+    """Of errors in each row of x that is looked at, [R], as a part of the mean."""
+    weights: Sequence[Doubles]
+    """Of errors in each element of each weight [N, K]."""
+
+
+def plain_gains(rows: Array, weights: Sequence[Doubles]) -> Gains:
+    """Gains where nothing is known but x and the products: parts of each product's square."""
+    x = rows.astype(np.float64)
+    second = x.T @ x / max(len(x), 1)
+    columns, each = np.zeros(x.shape[1]), list[Doubles]()
+    for weight in weights:
+        power = max(float(((weight @ second) * weight).sum()), 1e-30)
+        columns += (weight**2).sum(axis=0) / power
+        each.append(np.broadcast_to(np.diag(second) / power, weight.shape))
+    return Gains(columns, np.ones(len(x)), each)
+
+
 @dataclass
 class Loss:
     """
-    What the rounding of `(x - z) / d` and of `w * d` adds to products, as functions of d and z.
+    What the rounding of `(x - z) / d` and of `w * d` adds to outputs, as functions of d and z.
 
     x are `rows [R, K]`. A row's step is its largest magnitude over 127 and every rounding error
-    is uniform, so activations add `E[step^2] / 12 * sum_k d_k^2 |w_k|^2`, and weights, of which
-    each row n has a step, `sum_n step_n^2 / 12 * E|(x - z) / d|^2`. Both are parts of
-    the products' squares, summed over products; what weights add counts `share` times.
+    is uniform, so activations add `E[gain of row * step^2] / 12 * sum_k d_k^2 * gain_k`, and
+    weights, of which each row n has a step, `sum_nk step_n^2 / 12 * gain_nk / d_k^2`, where gains
+    are proportional to `E(x - z)^2`; what weights add counts `share` times.
     """
 
     rows: Doubles
     weights: Sequence[Doubles]
     share: float
+    gains: Gains
 
     def __post_init__(self) -> None:
-        second = self.rows.T @ self.rows / len(self.rows)
         self.mean: Doubles = self.rows.mean(axis=0)
         self.variance: Doubles = self.rows.var(axis=0)
-        powers = [max(float(((w @ second) * w).sum()), 1e-30) for w in self.weights]
-        self.norms: Doubles = sum(
-            ((w**2).sum(axis=0) / power for w, power in zip(self.weights, powers, strict=True)),
-            np.zeros(self.rows.shape[1]),
-        )
-        self.stacked: Doubles = np.concatenate(
-            [w / power**0.5 for w, power in zip(self.weights, powers, strict=True)]
-        )
+        self.second: Doubles = np.maximum(self.variance + self.mean**2, 1e-30)
+        self.stacked: Doubles = np.concatenate(self.weights)
+        self.felt: Doubles = np.concatenate(self.gains.weights)
 
     def __call__(self, logs: Doubles, shift: Doubles) -> tuple[float, Doubles, Doubles]:
         """The loss at `d = exp(logs)` and z, over 127^2 * 12; its gradients by logs and z."""
@@ -73,33 +92,55 @@ class Loss:
         scaled = (self.rows - shift) / d
         largest = np.abs(scaled).argmax(axis=1)
         peaks = np.take_along_axis(scaled, largest[:, None], axis=1)[:, 0]
-        noise = d**2 * self.norms
-        step, total = float((peaks**2).mean()), float(noise.sum())
-        at = np.bincount(largest, peaks**2, len(d)) / len(peaks)
-        slope = np.bincount(largest, peaks, len(d)) / len(peaks)
+        noise = d**2 * self.gains.columns
+        weighed = self.gains.rows * peaks
+        step, total = float((weighed * peaks).mean()), float(noise.sum())
+        at = np.bincount(largest, weighed * peaks, len(d)) / len(peaks)
+        slope = np.bincount(largest, weighed, len(d)) / len(peaks)
         by_logs = 2 * (step * noise - total * at)
         by_shift = -2 * total * slope / d
-        wide = np.abs(self.stacked * d)
-        widest = wide.argmax(axis=1)
-        tops = np.take_along_axis(wide, widest[:, None], axis=1)[:, 0] ** 2
         centred = self.mean - shift
-        squares = (self.variance + centred**2) / d**2
-        weight, power = float(tops.sum()), float(squares.sum())
-        by_logs += self.share * 2 * (power * np.bincount(widest, tops, len(d)) - weight * squares)
-        by_shift += self.share * weight * -2 * centred / d**2
-        return step * total + self.share * weight * power, by_logs, by_shift
+        left = (self.variance + centred**2) / self.second
+        value, by_columns, by_left = of_weights(self.stacked, self.felt, d, left)
+        by_logs += self.share * by_columns
+        by_shift += self.share * by_left * -2 * centred / self.second
+        return step * total + self.share * value, by_logs, by_shift
+
+
+def of_weights(
+    stacked: Doubles, gains: Doubles, d: Doubles, left: Doubles
+) -> tuple[float, Doubles, Doubles]:
+    """
+    What the rounding of weights `stacked [N, K] * d` adds, and its gradients by log d and `left`.
+
+    It is `sum_nk top_n^2 * gain_nk * left_k / d_k^2`, top_n the largest of a row.
+    """
+    wide = np.abs(stacked * d)
+    widest = wide.argmax(axis=1)
+    tops = np.take_along_axis(wide, widest[:, None], axis=1)[:, 0] ** 2
+    columns = (tops @ gains) / d**2
+    each = columns * left
+    rows = tops * (gains @ (left / d**2))
+    return float(each.sum()), 2 * (np.bincount(widest, rows, len(d)) - each), columns
 
 
 def balanced(
-    rows: Array, weights: Sequence[Array], *, shifted: bool, share: float, strength: float = 0.5
+    rows: Array,
+    weights: Sequence[Array],
+    *,
+    shifted: bool,
+    share: float,
+    strength: float = 0.5,
+    gains: Gains | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """
     Divisors and shifts, f32 [K], of the columns of x: products see `(x - shift) / divisor`.
 
     They begin as `factors` of x without its mean, and descend `Loss` of x `rows [R, K]` and
     weights `[N, K]` by Adam, on all rows at once: at the end each column is the largest of a row
-    as often as it adds noise. Without `shifted` the shifts are zeros; with fewer than ENOUGH
-    rows it is the plain `factors`. A column of zeros, of x or of w, has 1 and 0.
+    as often as it adds noise. Without `gains` errors count as parts of what products yield.
+    Without `shifted` the shifts are zeros; with fewer than ENOUGH rows it is the plain `factors`.
+    A column of zeros, of x or of w, has 1 and 0.
     """
     x = rows.astype(np.float64)
     peaks = np.abs(x).max(axis=0, initial=0)
@@ -111,7 +152,7 @@ def balanced(
     used = (peaks > 0) & (np.max([np.abs(w).max(axis=0) for w in doubles], axis=0) > 0)
     if not used.any():
         return plain, zeros.astype(np.float32)
-    loss = Loss(x, doubles, share)
+    loss = Loss(x, doubles, share, gains or plain_gains(rows, doubles))
     unit = np.where(used, x.std(axis=0), 0.0) if shifted else zeros
     first = np.where(used, loss.mean, 0.0) if shifted else zeros
     logs = np.log(factors(np.abs(x - first).max(axis=0), weights, strength).astype(np.float64))

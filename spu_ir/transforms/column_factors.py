@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spu_ir.dialects.types import Array
-from spu_ir.transforms.column_balance import ENOUGH, LARGEST, Doubles, descend, factors
+from spu_ir.transforms.column_balance import (
+    ENOUGH,
+    LARGEST,
+    Doubles,
+    Gains,
+    descend,
+    factors,
+    of_weights,
+    plain_gains,
+)
 from spu_ir.transforms.row_zeros import CANDIDATES, MOSTLY_POSITIVE, SYMMETRIC, best_zero
 
 HIGHER = (*CANDIDATES, 48, 64, 80, 96)
@@ -31,39 +40,30 @@ class Found:
 @dataclass
 class ReachLoss:
     """
-    What the rounding of `x / d` and of `w * d` adds to products, as a function of d.
+    What the rounding of `x / d` and of `w * d` adds to outputs, as a function of d.
 
     It is `column_balance.Loss` without shifts and for a zero point: the step of a row is its
-    largest `reach [R, K]` over 127, which `reach_of` says for x. `powers [K]` are the means of x^2.
+    largest `reach [R, K]` over 127, which `reach_of` says for x.
     """
 
     reach: NDArray[np.float32]
-    powers: Doubles
-    weights: Sequence[Doubles]
+    stacked: Doubles
     share: float
-
-    def __post_init__(self) -> None:
-        stacked = np.concatenate(self.weights)
-        self.stacked = np.abs(stacked)
-        self.norms: Doubles = (stacked**2).sum(axis=0)
+    gains: Gains
+    felt: Doubles
 
     def __call__(self, logs: Doubles) -> tuple[float, Doubles]:
         """The loss at `d = exp(logs)`, over 127^2 * 12, and its gradient."""
         d = np.exp(logs)
         scaled = self.reach * (1 / d).astype(np.float32)
         largest = scaled.argmax(axis=1)
-        peaks = scaled[np.arange(len(scaled)), largest].astype(np.float64) ** 2
-        noise, step = d**2 * self.norms, float(peaks.mean())
+        peaks = scaled[np.arange(len(scaled)), largest].astype(np.float64) ** 2 * self.gains.rows
+        noise, step = d**2 * self.gains.columns, float(peaks.mean())
         total = float(noise.sum())
         at = np.bincount(largest, peaks, len(d)) / len(peaks)
-        wide = self.stacked * d
-        widest = wide.argmax(axis=1)
-        tops = wide[np.arange(len(wide)), widest] ** 2
-        squares = self.powers / d**2
-        weight, power = float(tops.sum()), float(squares.sum())
-        gradient = 2 * (step * noise - total * at)
-        gradient += self.share * 2 * (power * np.bincount(widest, tops, len(d)) - weight * squares)
-        return step * total + self.share * weight * power, gradient
+        value, by_columns, _ = of_weights(self.stacked, self.felt, d, np.ones_like(d))
+        gradient = 2 * (step * noise - total * at) + self.share * by_columns
+        return step * total + self.share * value, gradient
 
 
 def reach_of(x: Array, zero: int) -> NDArray[np.float32]:
@@ -75,29 +75,32 @@ def reach_of(x: Array, zero: int) -> NDArray[np.float32]:
 
 
 def balanced_factors(
-    rows: Array, weights: Sequence[Array], zero: int, *, share: float
+    rows: Array,
+    weights: Sequence[Array],
+    zero: int,
+    *,
+    share: float,
+    gains: Gains | None = None,
 ) -> Found | None:
     """
     Factors of the columns of x `rows [R, K]`, f32, for products with weights `[N, K]`.
 
     They descend `ReachLoss` as `column_balance.balanced` does, from 1 or from the plain `factors`,
     whichever is less. Rows around MOSTLY_POSITIVE get the zero point with the finest steps before,
-    and again after. `share` is how much the rounding of weights counts. None for fewer than ENOUGH
-    rows, which say too little, and for an activation or weights of zeros.
+    and again after. `share` is how much the rounding of weights counts; without `gains` errors
+    count as parts of what products yield. None for fewer than ENOUGH rows, which say too little,
+    and for an activation or weights of zeros.
     """
     peaks = np.abs(rows).max(axis=0, initial=0).astype(np.float64)
     used = (peaks > 0) & (np.max([np.abs(w).max(axis=0) for w in weights], axis=0) > 0)
     if len(rows) < ENOUGH or not used.any():
         return None
-    powers = (rows.astype(np.float64) ** 2).mean(axis=0)
-    second = rows.T.astype(np.float64) @ rows / len(rows)
-    doubles: list[Doubles] = []
-    for weight in weights:
-        wide = weight.astype(np.float64)
-        doubles.append(wide / max(float(((wide @ second) * wide).sum()), 1e-30) ** 0.5)
+    doubles = [weight.astype(np.float64) for weight in weights]
+    gains = gains or plain_gains(rows, doubles)
+    stacked, felt = np.concatenate(doubles), np.concatenate(gains.weights)
 
     def loss_around(point: int) -> ReachLoss:
-        return ReachLoss(reach_of(rows, point), powers, doubles, share)
+        return ReachLoss(reach_of(rows, point), stacked, share, gains, felt)
 
     def zero_of(logs: Doubles) -> int:
         if zero != MOSTLY_POSITIVE:

@@ -19,9 +19,9 @@ from spu_ir.dialects.types import Array
 from spu_ir.dialects.vpu import BinaryFn, BinaryOp, LayerNormOp
 from spu_ir.dialects.weights import WeightStore, store_of
 from spu_ir.errors import SpuError
-from spu_ir.interpreters import interpret
 from spu_ir.transforms.calibrate import read_feeds
 from spu_ir.transforms.column_factors import balanced_factors
+from spu_ir.transforms.error_gains import ErrorGains, gains_of
 from spu_ir.transforms.quantise import is_candidate, is_quantisable, is_static_network, label
 from spu_ir.transforms.rewriting import (
     after,
@@ -89,15 +89,33 @@ class Scaler:
 
     store: WeightStore
 
-    def scale(self, sharers: Sharers, seen: SampledRows) -> bool:
+    def scale(
+        self,
+        sharers: Sharers,
+        seen: SampledRows,
+        felt: SampledRows,
+        gains: ErrorGains | None,
+        share: float,
+    ) -> bool:
         """Scale the columns of activations if that is worth it; whether it was."""
         zeros = {row_zero(value) for value in sharers.values}
         if len(zeros) > 1:
             return False
         weights = dict.fromkeys(product.weight for product in sharers.products)
         arrays = {weight: self.array(weight) for weight in weights}
-        rows = seen.of([owner_of(value) for value in sharers.values])
-        found = balanced_factors(rows, list(arrays.values()), zeros.pop(), share=1.0)
+        owners = [owner_of(value) for value in sharers.values]
+        known = gains and gains.of(
+            sharers.values,
+            [[op for op in sharers.products if op.weight is weight] for weight in weights],
+            felt.of(owners),
+        )
+        found = balanced_factors(
+            seen.of(owners),
+            list(arrays.values()),
+            zeros.pop(),
+            share=1.0 if known is None else share,
+            gains=known,
+        )
         if found is None or found.left >= WORTH:
             return False
         for weight, array in arrays.items():
@@ -142,6 +160,7 @@ def scale_columns(
     feeds: Iterable[Mapping[str, Array]],
     mode: str = "auto",
     progress: Callable[[int], None] | None = None,
+    share: float = 1.0,
 ) -> int:
     """
     Scale columns of what products read, where rounding then errs less; how many groups were.
@@ -149,27 +168,37 @@ def scale_columns(
     `module` is on tensors, in f32, and stays the same network: an activation that no
     normalisation yields, a GELU's or an attention's, is multiplied by constants `[K]`, and columns
     of the weights are divided by them. `quantise` makes the multiplication part of
-    `vpu.quantise_rows`. The factors are those of `balanced_factors` on `feeds`. Nothing changes
+    `vpu.quantise_rows`. The factors are those of `balanced_factors` on `feeds`, with the gains that
+    `gains_of` finds and `share` for the rounding of weights; where it finds none, with a share of
+    1: then it is not known that what weights add does not average out over rows. Nothing changes
     where `quantise` in `mode` has static scales. Raises SpuError when there is no feed.
     """
     candidates = [op for op in module.walk() if isinstance(op, EpilogueOp) and is_candidate(op)]
     groups = [] if is_static_network(candidates, mode, calibrated=True) else sharers_of(module)
     owners = frozenset(owner_of(value) for each in groups for value in each.values)
-    seen = SampledRows(owners, ROWS)
+    seen, felt = SampledRows(owners, ROWS), SampledRows(owners, ROWS)
     done = 0
-    for feed in feeds:
+
+    def one_more() -> None:
+        nonlocal done
         done += 1
-        if groups:
-            interpret(module, ctx, feed, listener=seen)
         if progress is not None:
             progress(done)
+
+    gains: ErrorGains | None = None
+    if groups:
+        products = [product for each in groups for product in each.products]
+        gains = gains_of(module, ctx, feeds, products, seen, felt, one_more)
+    else:
+        for _ in feeds:
+            one_more()
     if not done:
         raise SpuError(
             "there is nothing to scale columns with",
             remedy="pass at least one feed of every input",
         )
     scaler = Scaler(store_of(ctx))
-    return sum(scaler.scale(group, seen) for group in groups)
+    return sum(scaler.scale(group, seen, felt, gains, share) for group in groups)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from spu_ir.dialects.types import Array
 from spu_ir.dialects.vpu import LayerNormOp
 from spu_ir.dialects.weights import WeightStore, store_of
 from spu_ir.errors import SpuError
-from spu_ir.interpreters import interpret
 from spu_ir.transforms.calibrate import read_feeds
-from spu_ir.transforms.column_balance import Doubles, balanced
+from spu_ir.transforms.column_balance import Doubles, Gains, balanced
+from spu_ir.transforms.error_gains import gains_of
 from spu_ir.transforms.quantise import is_quantisable
 from spu_ir.transforms.rewriting import (
     after,
@@ -117,11 +117,15 @@ class Smoother:
     store: WeightStore
     weights: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
 
-    def smooth(self, group: Group, rows: Array, strength: float, share: float) -> None:
+    def smooth(
+        self, group: Group, rows: Array, strength: float, share: float, gains: Gains | None
+    ) -> None:
         """Shift and divide the columns of the group's activations, and multiply its weights."""
         arrays = [self.array(product.weight) for product in group.products]
         shifted = all(p.bias is None or is_constant(p.bias) for p in group.products)
-        divisors, shifts = balanced(rows, arrays, shifted=shifted, share=share, strength=strength)
+        divisors, shifts = balanced(
+            rows, arrays, shifted=shifted, share=share, strength=strength, gains=gains
+        )
         for product, array in zip(group.products, arrays, strict=True):
             if product.weight not in self.weights:
                 constant = constant_op(self.store, array * divisors)
@@ -187,6 +191,7 @@ def smooth_activations(
     for large language models"; the shift, whose product is part of the biases, is that of Wei et
     al. 2023, "Outlier suppression+". Both are part of the normalisation's gamma and beta; where
     something else reads its result too, a residual for instance, there are two normalisations.
+    What an error costs is what `gains_of` finds, or its part of the product where that is None.
     The less careful weights will be rounded, the more their rounding counts: `share`. Raises
     SpuError when there is no feed, and for a strength that is not from 0 to 1.
     """
@@ -196,13 +201,18 @@ def smooth_activations(
             remedy="use 0.5, or more to move more into the weights",
         )
     groups = groups_of(module)
-    seen = SampledRows(frozenset(norm for group in groups for norm in group.norms))
+    norms = frozenset(norm for group in groups for norm in group.norms)
+    seen, felt = SampledRows(norms), SampledRows(norms)
     done = 0
-    for feed in feeds:
-        interpret(module, ctx, feed, listener=seen)
+
+    def one_more() -> None:
+        nonlocal done
         done += 1
         if progress is not None:
             progress(done)
+
+    products = [product for group in groups for product in group.products]
+    gains = gains_of(module, ctx, feeds, products, seen, felt, one_more)
     if not done:
         raise SpuError(
             "there is nothing to smooth activations with",
@@ -210,7 +220,12 @@ def smooth_activations(
         )
     smoother = Smoother(store_of(ctx))
     for group in groups:
-        smoother.smooth(group, seen.of(group.norms), strength, share)
+        found = gains and gains.of(
+            [norm.results[0] for norm in group.norms],
+            [[product] for product in group.products],
+            felt.of(group.norms),
+        )
+        smoother.smooth(group, seen.of(group.norms), strength, share, found)
 
 
 @dataclass(frozen=True)
