@@ -68,6 +68,7 @@ class Activation(StrEnum):
     SFU_GELU = auto()
     SFU_GELU_TANH = auto()
     SFU_SILU = auto()
+    SFU_SIGMOID = auto()
 
 
 @irdl_attr_definition

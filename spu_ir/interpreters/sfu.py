@@ -30,23 +30,29 @@ def _silu(x: float) -> float:
     return x / (1 + exp(-x))
 
 
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
 @dataclass(frozen=True)
 class Table:
     """
-    A function that is 0 far below and x far above, by parabolas on pieces of equal width.
+    A function that is 0 far below and x, or 1, far above, by parabolas on pieces of equal width.
 
-    Piece i starts at `(i - 16) / step`, a power of two; the first piece is 0, and the last one x,
-    without end. A parabola meets the function at the three Chebyshev nodes of its piece.
+    Piece i starts at `(i - 16) / step`, a power of two; the first piece is 0, and the last one x
+    or 1, without end. A parabola meets the function at the three Chebyshev nodes of its piece.
     """
 
     function: Callable[[float], float]
     step: float
+    slope: float = 1
+    """That of the last piece: 1 for x, 0 for 1."""
 
     @cached_property
     def coefficients(self) -> F32:
         """f32 `[3, PIECES]`: of 1, x and x^2."""
         table = np.zeros((3, PIECES), np.float32)
-        table[1, -1] = 1
+        table[:2, -1] = 1 - self.slope, self.slope
         for piece in range(1, PIECES - 1):
             centre = (piece - 15.5) / self.step
             a, b, c = (centre + cos(pi * k / 6) / (2 * self.step) for k in (5, 3, 1))
@@ -70,6 +76,7 @@ TABLES: dict[str, Table] = {
     "sfu_gelu": Table(_gelu, 4.0),
     "sfu_gelu_tanh": Table(_gelu_tanh, 4.0),
     "sfu_silu": Table(_silu, 2.0),
+    "sfu_sigmoid": Table(_sigmoid, 2.0, slope=0),
 }
 """The activations of the special function unit, by their names in the IR."""
 

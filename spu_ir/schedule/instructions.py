@@ -166,6 +166,7 @@ ACTIVATIONS: dict[str, PerElement] = {
     "sfu_gelu": (0, 1),
     "sfu_gelu_tanh": (0, 1),
     "sfu_silu": (0, 1),
+    "sfu_sigmoid": (0, 1),
 }
 """An epilogue's activation."""
 

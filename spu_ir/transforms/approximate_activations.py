@@ -13,24 +13,39 @@ from xdsl.passes import ModulePass
 from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.spu import Activation, ActivationAttr, EpilogueOp
 from spu_ir.dialects.types import element_of, ui8
-from spu_ir.dialects.vpu import QuantiseOp, QuantiseRowsOp, ReshapeOp, TransposeOp
+from spu_ir.dialects.vpu import (
+    BinaryFn,
+    BinaryOp,
+    QuantiseOp,
+    QuantiseRowsOp,
+    ReshapeOp,
+    TransposeOp,
+)
+from spu_ir.transforms.calibrate import range_of
 from spu_ir.transforms.rewriting import users_of
 
 TABLES = {
     Activation.GELU: Activation.SFU_GELU,
     Activation.GELU_TANH: Activation.SFU_GELU_TANH,
     Activation.SILU: Activation.SFU_SILU,
+    Activation.SIGMOID: Activation.SFU_SIGMOID,
 }
 """Each activation that the unit has."""
+
+
+LEAST_GATE = 0.25
+"""What the table's error, 6e-4 at most, is to be compared with: a step of 8 bits is 1/255 of it."""
 
 
 @dataclass(frozen=True)
 class ApproximateActivationsPass(ModulePass):
     """
-    Compute GELU and SiLU of products by table where they end in 8 bits.
+    Compute GELU, SiLU and the sigmoid of products by table where they end in 8 bits.
 
-    32 parabolas are within 7e-5 of GELU and 2e-4 of SiLU near 0, far below a step of 8 bits, and
-    take a third of the time. Products that anything reads in f32 are left alone.
+    32 parabolas are within 7e-5 of GELU and 2e-4 of SiLU and the sigmoid near 0, far below a step
+    of 8 bits, and take a third of the time. Products that anything reads in f32 are left alone,
+    but a gate may be multiplied by what it gates before that becomes bytes: a sigmoid whose
+    calibrated range reaches LEAST_GATE.
     """
 
     name = "approximate-activations"
@@ -41,12 +56,24 @@ class ApproximateActivationsPass(ModulePass):
             if not isinstance(each, EpilogueOp) or not each.on_tensors:
                 continue
             table = TABLES.get(each.activation.data)
-            if table is not None and is_quantised(each):
+            if table is not None and (is_quantised(each) or is_gate(each)):
                 each.properties["activation"] = ActivationAttr(table)
 
     def reference(self, ctx: Context, module: ModuleOp) -> ModuleOp:
         """`module` as it is: the tables' error is the tolerance."""
         return module
+
+
+def is_gate(op: EpilogueOp) -> bool:
+    """Whether `op` is a sigmoid that is not always small, and whose products all become bytes."""
+    found = range_of(op.results[0])
+    if op.activation.data is not Activation.SIGMOID or found is None or found[1] < LEAST_GATE:
+        return False
+    return all(
+        isinstance(user, tensor.DimOp)
+        or (isinstance(user, BinaryOp) and user.fn.data is BinaryFn.MUL and is_quantised(user))
+        for user in users_of(op.results[0])
+    )
 
 
 def is_quantised(op: DestinationOp) -> bool:

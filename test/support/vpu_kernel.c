@@ -38,6 +38,7 @@ UNARY(hard_swish)
 SFU(gelu)
 SFU(gelu_tanh)
 SFU(silu)
+SFU(sigmoid)
 
 #define UNARY_WITH(name, ...)                                                         \
   void unary_##name(const float *x, float *y, int64_t n) {                            \

@@ -20,6 +20,7 @@ SPU_INLINE f32x16 spu_activate(f32x16 v, int activation) {
     case SPU_ACT_SFU_GELU: return spu_sfu_gelu(v);
     case SPU_ACT_SFU_GELU_TANH: return spu_sfu_gelu_tanh(v);
     case SPU_ACT_SFU_SILU: return spu_sfu_silu(v);
+    case SPU_ACT_SFU_SIGMOID: return spu_sfu_sigmoid(v);
     default: return v;
   }
 }

@@ -50,5 +50,8 @@ SPU_INLINE f32x16 spu_sfu_gelu_tanh(f32x16 x) {
   return spu_sfu(x, spu_sfu_gelu_tanh_table, SFU_GELU_TANH_STEP);
 }
 SPU_INLINE f32x16 spu_sfu_silu(f32x16 x) { return spu_sfu(x, spu_sfu_silu_table, SFU_SILU_STEP); }
+SPU_INLINE f32x16 spu_sfu_sigmoid(f32x16 x) {
+  return spu_sfu(x, spu_sfu_sigmoid_table, SFU_SIGMOID_STEP);
+}
 
 #endif

@@ -37,3 +37,21 @@ func.func @floats(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %init: tensor<4x3
   %r, %t = vpu.quantise_rows %z into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
   func.return %y, %q, %s, %r, %t : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>
 }
+
+// A gate is multiplied first; but not one that is always small, or of which nothing is known.
+// CHECK-LABEL: @gates
+// CHECK: range = array<f32: 0.000000e+00, 9.000000e-01>, activation = #spu<activation sfu_sigmoid>
+// CHECK: range = array<f32: 0.000000e+00, 1.000000e-01>, activation = #spu<activation sigmoid>
+// CHECK: spu.matmul %x, %w into %init {activation = #spu<activation sigmoid>
+func.func @gates(%x: tensor<4x64xf32>, %w: tensor<32x64xf32>, %v: tensor<4x32xf32>, %init: tensor<4x32xf32>, %bytes: tensor<4x32xui8>, %scales: tensor<4xf32>) -> (tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>) {
+  %a = spu.matmul %x, %w into %init {range = array<f32: 0.0, 0.9>, activation = #spu.activation sigmoid} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %av = vpu.binary mul %v, %a into %init : tensor<4x32xf32>, tensor<4x32xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %aq, %as = vpu.quantise_rows %av into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
+  %b = spu.matmul %x, %w into %init {range = array<f32: 0.0, 0.1>, activation = #spu.activation sigmoid} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %bv = vpu.binary mul %v, %b into %init : tensor<4x32xf32>, tensor<4x32xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %bq, %bs = vpu.quantise_rows %bv into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
+  %c = spu.matmul %x, %w into %init {activation = #spu.activation sigmoid} : tensor<4x64xf32>, tensor<32x64xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %cv = vpu.binary mul %v, %c into %init : tensor<4x32xf32>, tensor<4x32xf32>, tensor<4x32xf32> -> tensor<4x32xf32>
+  %cq, %cs = vpu.quantise_rows %cv into %bytes, %scales : tensor<4x32xf32>, tensor<4x32xui8>, tensor<4xf32> -> tensor<4x32xui8>, tensor<4xf32>
+  func.return %aq, %as, %bq, %bs, %cq, %cs : tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>, tensor<4x32xui8>, tensor<4xf32>
+}
