@@ -25,8 +25,8 @@ ACTIVATIONS: tuple[Activations, ...] = ("auto", "dynamic", "static")
 ATTENTIONS: tuple[Attention, ...] = ("auto", "int8", "fp32")
 ROUNDINGS: tuple[Rounding, ...] = ("nearest", "second-order")
 
-WEIGHT_SHARE: dict[Rounding, float] = {"nearest": 1.0, "second-order": 0.2}
-"""How much smoothing minds what rounding weights adds, which second order halves and more."""
+WEIGHT_SHARE: dict[Rounding, float] = {"nearest": 1.0, "second-order": 0.5}
+"""How much smoothing minds what rounding weights adds to the square, which second order halves."""
 
 WITHOUT_FEEDS = "pass calibration=[feeds...], some inputs of the model (--calibration feeds.npz)"
 
