@@ -90,7 +90,6 @@ def _complete(row: Row, maker: Maker, batch: int, ceilings: Ceilings, plan: Plan
     digest = str(package["digest"])
     row["package"] = digest
     row["padding"] = package["padding"]
-    row["accepted"] = accepted(digest, maker.subject.name, maker.ratio, FIDELITY)
     row["roofline"] = roofline(maker, batch, row, ceilings, plan.processors[0])
 
 
@@ -197,13 +196,20 @@ def recorded(arguments: Sequence[str], module: str = "compare") -> str:
 
 
 def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
-    """Rows by model, ratio, batch and threads; an earlier one only where there is no newer."""
+    """
+    Rows by model, ratio, batch and threads; an earlier one only where there is no newer. Whether
+    fidelity accepts a package is looked up anew.
+    """
 
     def key(row: Row) -> tuple[Any, ...]:
         return MODELS.index(row["model"]), order(row["ratio"]), row["batch"], row["threads"]
 
     newer = {key(row) for row in rows}
-    return sorted([*rows, *(row for row in earlier if key(row) not in newer)], key=key)
+    found = [*rows, *(row for row in earlier if key(row) not in newer)]
+    for row in found:
+        if "package" in row:
+            row["accepted"] = accepted(row["package"], row["model"], row["ratio"], FIDELITY)
+    return sorted(found, key=key)
 
 
 def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Report:

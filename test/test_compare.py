@@ -78,7 +78,7 @@ def report(maker: Maker, ceilings: Ceilings) -> dict[str, Any]:
         engine: {"available": reason is None, "reason": reason}
         for engine, reason in reasons.items()
     }
-    return {**header, "engines": found, "earlier": [], "results": rows}
+    return {**header, "engines": found, "earlier": [], "results": compare.merged(rows, [])}
 
 
 MEASURED = {
@@ -392,6 +392,17 @@ def test_earlier_results_stay_where_nothing_is_newer() -> None:
         ("bert", 1.0),
         ("albert", 2.0),
     ]
+
+
+def test_fidelity_is_asked_again_of_earlier_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"model": "bert", "ratio": 16, "packages": {"int8": "a"}, "verdicts": {"int8": "holds"}}
+    (tmp_path / "fidelity.json").write_text(json.dumps({"results": [row]}))
+    monkeypatch.setattr(compare, "FIDELITY", tmp_path / "fidelity.json")
+    old = {**measured_row("spu", "bert", 2.0), "package": "a", "accepted": "not measured there"}
+    (found,) = compare.merged([], [old])
+    assert found["accepted"] == "yes"
 
 
 def test_results_are_sorted_by_ratio_whatever_its_kind() -> None:
