@@ -245,6 +245,9 @@ def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Rep
             )
             report = {
                 **header(given, plan, ceilings, quick=options.quick),
+                "processors": max(
+                    len(plan.processors), *(report["processors"] for report in earlier), 1
+                ),
                 "engines": with_earlier(reasons, earlier),
                 "earlier": [
                     command
