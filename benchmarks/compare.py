@@ -246,7 +246,7 @@ def _run(options: argparse.Namespace, given: Sequence[str], folder: Path) -> Rep
             report = {
                 **header(given, plan, ceilings, quick=options.quick),
                 "processors": max(
-                    len(plan.processors), *(report["processors"] for report in earlier), 1
+                    [len(plan.processors), *(report["processors"] for report in earlier)]
                 ),
                 "engines": with_earlier(reasons, earlier),
                 "earlier": [
