@@ -11,6 +11,7 @@ from benchmarks.spu_matmul_page import goals, page
 from spu_ir.runtime.cpu import select_level
 
 
+@pytest.mark.slow
 def test_spu_matmul_prints_every_ratio_of_every_layer(capsys: pytest.CaptureFixture[str]) -> None:
     spu_matmul.main(["--json", "--repeats", "1"])
     report = json.loads(capsys.readouterr().out)

@@ -75,9 +75,15 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "sparsity", [None, 16, pytest.param(4, marks=SLOW), pytest.param(32, marks=SLOW)]
+    ("precision", "sparsity"),
+    [
+        ("bf16", None),
+        ("int8", None),
+        ("int8", 16),
+        *(pytest.param("bf16", ratio, marks=SLOW) for ratio in (4, 16, 32)),
+        *(pytest.param("int8", ratio, marks=SLOW) for ratio in (4, 32)),
+    ],
 )
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
 @pytest.mark.parametrize("name", MODELS)
 def test_one_answer_at_every_stage_and_level(
     name: str, precision: Precision, sparsity: int | None, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 import spu_ir
 from benchmarks.media import main as benchmark
 from benchmarks.media import show
+from spu_ir import extras
 from spu_ir.errors import SpuError
 from spu_ir.media import ImageInput, codec, jpeg, wheels
 from spu_ir.media.exif import orientation_of
@@ -317,7 +318,7 @@ def test_huge_declared_sizes_are_refused_before_anything_is_allocated(
     data = bytearray(encoded(photo(1, 8, 8)))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 65500, 65500)
-    monkeypatch.setattr(wheels, "_load", lambda name, what: _HeaderOnly())
+    monkeypatch.setattr(wheels, "extra_module", lambda *_: _HeaderOnly())
     with pytest.raises(SpuError, match=r"65500 x 65500 pixels, more than 100,000,000"):
         decode_jpeg(bytes(data))
 
@@ -332,7 +333,7 @@ def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(wheels, "import_module", missing)
+    monkeypatch.setattr(extras, "import_module", missing)
     for load in (wheels.simplejpeg, wheels.pyav):
         with pytest.raises(SpuError, match=r"cannot be loaded.*spu-ir\[media\]"):
             load()

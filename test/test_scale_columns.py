@@ -173,6 +173,7 @@ def lopsided() -> ModelProto:
     return model
 
 
+@pytest.mark.slow
 def test_one_answer_at_every_stage_and_level(monkeypatch: pytest.MonkeyPatch) -> None:
     program, job = api.lower(
         lopsided(),

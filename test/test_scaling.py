@@ -57,6 +57,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**header, "results": rows}
 
 
+@pytest.mark.slow
 def test_a_report_has_everything(report: dict[str, Any]) -> None:
     assert json.loads(json.dumps(report)) == report
     assert report["command"] == "python -m benchmarks.scaling --models bert"
@@ -76,6 +77,7 @@ def test_a_report_has_everything(report: dict[str, Any]) -> None:
     assert rows[1]["rest_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_multiply_accumulates_are_those_of_pruned_products(report: dict[str, Any]) -> None:
     by_batch, by_ratio, skip, compute = (
         [point["macs"] for point in row["points"]] for row in report["results"]
@@ -89,6 +91,7 @@ def test_multiply_accumulates_are_those_of_pruned_products(report: dict[str, Any
     assert skip == [by_batch[0] // 3, by_batch[0] * 2 // 3, by_batch[0]]
 
 
+@pytest.mark.slow
 def test_packages_are_made_once(report: dict[str, Any]) -> None:
     by_batch, by_ratio, skip, compute = (
         {point["package"] for point in row["points"]} for row in report["results"]
@@ -138,6 +141,7 @@ def test_ticks_are_round(most: float, wanted: float) -> None:
     assert tick(most) == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 def test_the_page_its_json_and_its_drawing(report: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "scaling.md"
     scaling_page.write_page(path, report)

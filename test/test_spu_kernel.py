@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,11 +30,15 @@ INT8_SLOTS = (32, 16, 8, 4, 2)
 BF16_SLOTS = (16, 8, 4, 2, 1)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(level, sanitise) for level in levels_of_host() for sanitise in (False, True)],
-    ids=lambda case: f"{case[0]}{'-sanitised' if case[1] else ''}",
-)
+def cases() -> Iterator[Any]:
+    """Levels, plain and sanitised, which for the widest vectors takes GCC two minutes each."""
+    for level in levels_of_host():
+        yield pytest.param((level, False), id=level)
+        marks = [pytest.mark.slow] if level.startswith("avx512") else []
+        yield pytest.param((level, True), id=f"{level}-sanitised", marks=marks)
+
+
+@pytest.fixture(scope="module", params=cases())
 def spu(request: pytest.FixtureRequest) -> Iterator[Device]:
     level, sanitise = request.param
     found = device(level, sanitise)
