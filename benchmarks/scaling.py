@@ -6,7 +6,8 @@ How time grows: with batch, with multiply-accumulates of non-zero weights, with 
 
 INT8 packages of the fidelity benchmark's models, on one thread of the first processor that this
 process may use (`taskset` chooses it). All points of a sweep take turns, in rounds, each in a
-process of its own. docs/scaling.md explains more.
+process of its own. `--from docs/scaling.json` keeps what is not measured anew. docs/scaling.md
+explains more.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     add("--json", action="store_true", help="print JSON for machines")
     add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its drawing")
     add("--cache", type=Path, metavar="DIR", help="keep the packages, and use them again")
+    add("--from", dest="earlier", type=Path, metavar="FILE", help="the sweeps not measured now")
     return found
 
 
@@ -100,8 +102,20 @@ def _run(options: argparse.Namespace, given: Sequence[str], place: Path) -> Repo
     if options.realtime:
         check_realtime()
     subjects = [subject(name, quick=options.quick) for name in options.models]
+    earlier: Report | None = None
+    if options.earlier is not None:
+        earlier = json.loads(options.earlier.read_text(encoding="utf-8"))
     rows = results(subjects, options.sweeps, plan, Builder(place, _tell))
-    return {**header(given, plan, quick=options.quick), "results": rows}
+    report = {**header(given, plan, quick=options.quick), "results": rows}
+    return report if earlier is None else merged(report, earlier)
+
+
+def merged(report: Report, earlier: Report) -> Report:
+    """A report with the rows of an earlier one that it lacks, and the commands of both."""
+    rows = {(row["sweep"], row["model"]): row for row in earlier["results"]}
+    rows |= {(row["sweep"], row["model"]): row for row in report["results"]}
+    command = f"{earlier['command']} && {report['command']}"
+    return {**report, "command": command, "results": list(rows.values())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -179,6 +179,7 @@ def measured(report: Report) -> str:
     """When, where and how."""
     loads = [row["loadavg"] for row in report["results"]]
     policy = "; it ran under a real-time policy" if report["policy"] == "realtime" else ""
+    commands = report["command"].replace(" && ", "\n")
     quick = "**Two layers of each model and short inputs: a trial.** " if report["quick"] else ""
     return (
         f"{quick}Measured on {report['date']} with spu-ir {report['version']}; "
@@ -186,7 +187,7 @@ def measured(report: Report) -> str:
         f"{report['processor']} of {report['processors']}, {report['rounds']} rounds of "
         f"{report['round_seconds']:g} s. Load average while it was measured, the benchmark's own "
         f"included: {min(loads):.1f} to {max(loads):.1f}{policy}.\n\n"
-        f"```text\n{report['command']}\n```\n"
+        f"```text\n{commands}\n```\n"
     )
 
 

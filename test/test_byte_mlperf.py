@@ -167,6 +167,7 @@ def test_questions(general: Path) -> None:
     assert distance(np.concatenate(ends), want["end_logits"][:6]) < 0.06
 
 
+@pytest.mark.slow
 def test_made_up_data_in_mixed_precision(general: Path) -> None:
     model = small("conformer")
     built = model.build()

@@ -78,8 +78,8 @@ SLOW = pytest.mark.slow
     ("precision", "sparsity"),
     [
         ("bf16", None),
-        ("int8", None),
         ("int8", 16),
+        pytest.param("int8", None, marks=SLOW),
         *(pytest.param("bf16", ratio, marks=SLOW) for ratio in (4, 16, 32)),
         *(pytest.param("int8", ratio, marks=SLOW) for ratio in (4, 32)),
     ],

@@ -128,7 +128,9 @@ def test_without_antialias_is_half_pixel_bilinear() -> None:
     assert program.inputs[0].dtype == "uint8"
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "bf16", pytest.param("int8", marks=pytest.mark.slow)]
+)
 def test_a_network_gives_the_bits_that_it_gives_for_arrays(precision: Any) -> None:
     images = ImageInput(size=32, resize=36, input="input_1.1")
     arrays = batch()

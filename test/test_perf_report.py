@@ -258,6 +258,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny.json"
 
 
+@pytest.mark.slow
 def test_without_data_it_runs_on_fake_data_and_says_so(
     text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +286,7 @@ def test_without_data_it_runs_on_fake_data_and_says_so(
     assert "7,738.9" in text
 
 
+@pytest.mark.slow
 def test_questions_have_f1_and_exact_match(
     text_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

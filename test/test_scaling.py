@@ -171,6 +171,17 @@ def test_the_command_measures_prints_and_writes(
     assert [point["x"] for point in printed["results"][0]["points"]] == [1, 2, 4, 8, 16]
     assert page.read_text() == scaling_page.page(printed, "page.svg")
     assert "Not measured." in page.read_text()
+    earlier = tmp_path / "earlier.json"
+    kept = {**printed["results"][0], "sweep": "ratio"}
+    old = {**printed["results"][0], "points": []}
+    earlier.write_text(json.dumps({"command": "before", "results": [kept, old]}))
+    assert scaling.main([*given, "--quick", "--json", "--from", str(earlier)]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert [(row["sweep"], len(row["points"])) for row in both["results"]] == [
+        ("ratio", 5),
+        ("batch", 5),
+    ]
+    assert both["command"].startswith("before && python -m benchmarks.scaling")
 
 
 @pytest.mark.parametrize(
