@@ -170,8 +170,7 @@ class Smoother:
 
     def array(self, value: SSAValue) -> Array:
         """The array of a constant."""
-        array = array_of(value, self.store)
-        return array
+        return array_of(value, self.store)
 
 
 def smooth_activations(
