@@ -69,7 +69,7 @@ def test_a_random_resnet_is_pruned_before_its_statistics_are_taken() -> None:
     dense, found = ratios.build(model, 1), ratios.build(model, "95%")
 
     def variance(proto: object) -> float:
-        named = {each.name: each for each in proto.graph.initializer}  # type: ignore[attr-defined]
+        named = {each.name: each for each in proto.graph.initializer}
         name = next(name for name in named if name.endswith("layer1.0.bn2.running_var"))
         return float(numpy_helper.to_array(named[name]).mean())
 

@@ -258,4 +258,4 @@ def test_smoothing_minds_what_is_felt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unknown(*given: object) -> None:
     """`gains_of` as it is behind an op without a derivative."""
-    gains_of(*given)  # type: ignore[arg-type]
+    gains_of(*given)
