@@ -30,6 +30,9 @@ NAMES = {
 }
 """Engines as they call themselves."""
 
+LITTLE = 0.02
+"""Ops that take less of a run's time have no line."""
+
 
 def place(threads: int, batch: int) -> str:
     """`2 threads, batch 8`."""
@@ -117,7 +120,6 @@ def errors(report: Report) -> tuple[list[str], Lines]:
 def rooflines(report: Report) -> tuple[list[str], Lines]:
     """What spu-ir reaches of the roofline, in a whole run and by layer."""
     columns = ["model", "ratio", "where", "whole run", "layers: least", "median", "most"]
-    columns += ["time goes to"]
     lines: Lines = []
     for row in report["results"]:
         found = row.get("roofline")
@@ -125,12 +127,34 @@ def rooflines(report: Report) -> tuple[list[str], Lines]:
             continue
         layers: Row = found.get("summary") or {}
         numbers = [_share(layers.get(key)) for key in ("least", "median", "most")]
-        spent: dict[str, float] = found.get("seconds_by_op") or {}
-        total = sum(spent.values()) or 1.0
-        most = [f"{op} {seconds / total:.0%}" for op, seconds in list(spent.items())[:4]]
         where = place(row["threads"], row["batch"])
         head = [row["model"], written(row["ratio"]), where, _share(found["of_run"])]
-        lines.append([*head, *numbers, ", ".join(most) or "-"])
+        lines.append([*head, *numbers])
+    return columns, lines
+
+
+def time_by_op(report: Report) -> tuple[list[str], Lines]:
+    """
+    Of every model at batch 1, one thread: the ops that take time, and what their
+    multiply-accumulates would take at their ceilings.
+    """
+    columns = ["model", "ratio", "op", "ms", "of the run", "ms at its ceiling", "of its ceiling"]
+    lines: Lines = []
+    for row in report["results"]:
+        found: Row = row.get("roofline") or {}
+        layers: list[Row] | None = found.get("layers")
+        if row["batch"] != 1 or not layers:
+            continue
+        spent: dict[str, float] = found["seconds_by_op"]
+        total = sum(spent.values())
+        for op, seconds in spent.items():
+            if seconds < LITTLE * total:
+                continue
+            known = [layer for layer in layers if layer["op"] == op and layer["of_ceiling"]]
+            least = sum(layer["of_ceiling"] * layer["seconds"] for layer in known)
+            bound = [f"{least * 1e3:.2f}", _share(least / seconds)] if known else ["-", "-"]
+            head = [row["model"], written(row["ratio"]), op, f"{seconds * 1e3:.2f}"]
+            lines.append([*head, _share(seconds / total), *bound])
     return columns, lines
 
 
@@ -231,6 +255,7 @@ def sections(report: Report) -> list[tuple[str, tuple[list[str], Lines]]]:
         ("Inputs a second", throughput(report)),
         ("Loading and memory", loading(report)),
         ("Roofline", rooflines(report)),
+        ("Where the time goes", time_by_op(report)),
         ("Products that lose most to their ceilings", worst_layers(report)),
         ("Every form of every engine", errors(report)),
     ]

@@ -14,7 +14,7 @@ from .compare_profile import Region
 from .spu_matmul import Bench
 
 Layer: TypeAlias = Mapping[str, Any]
-_SHAPES = re.compile(r"\[(.*)\] -> \[(.*)\]")
+_SHAPES = re.compile(r"(?:\[(.*)\] -> )?\[(.*)\]")
 
 
 class Ceilings:
@@ -40,9 +40,9 @@ class Ceilings:
 
     def of(self, layer: Layer) -> float | None:
         """
-        The ceiling of a product: of vpdpbusd alone if it is dense, else of its pair with vpermb.
-        None for other arithmetic than INT8. Weights two of whose lane groups share a permute can
-        exceed it; the zoo's have none.
+        The ceiling of a product: of vpdpbusd alone if it is dense or an attention's, else of its
+        pair with vpermb. None for other arithmetic than INT8. Weights two of whose lane groups
+        share a permute can exceed it.
         """
         if layer["precision"] != "int8":
             return None
@@ -51,23 +51,27 @@ class Ceilings:
 
 def useful(layer: Layer, extents: Mapping[str, int]) -> int | None:
     """
-    Multiply-accumulates with non-zero weights of a row of the model's report; None for other ops.
+    Multiply-accumulates of a row of the model's report, with non-zero weights; None for other ops.
 
-    An unknown dimension of the output is the batch, a second one the sequence.
+    An unknown dimension of the output is the batch, a second one the sequence. An attention's two
+    products have no weights; its keys are as many as its rows, as in every model of the zoo.
     """
-    match = _SHAPES.fullmatch(layer["shape"])
-    if match is None or layer["density"] is None:
+    match, density = _SHAPES.fullmatch(layer["shape"]), layer["density"]
+    attention = layer["op"] == "spu.packed_attention"
+    if match is None or (density is None and not attention):
         return None
     sizes = iter((extents["batch"], extents.get("seq", 1)))
-    weight = [int(dim) for dim in match.group(1).split(",")]
     places = [next(sizes) if dim.strip() == "?" else int(dim) for dim in match.group(2).split(",")]
-    return round(float(np.prod(weight)) * layer["density"]) * int(np.prod(places[:-1]))
+    if density is None:
+        return 2 * int(np.prod(places)) * places[-2]
+    weight = [int(dim) for dim in match.group(1).split(",")]
+    return round(int(np.prod(weight)) * density) * int(np.prod(places[:-1]))
 
 
 def least_seconds(
     layers: Sequence[Layer], extents: Mapping[str, int], ceilings: Ceilings
 ) -> float | None:
-    """The time that all INT8 products would take at their ceilings, on one thread."""
+    """The time that all INT8 products, attention's too, would take at their ceilings."""
     total = 0.0
     for layer in layers:
         work, ceiling = useful(layer, extents), ceilings.of(layer)
@@ -84,7 +88,9 @@ def by_layer(
     extents: Mapping[str, int],
     ceilings: Ceilings,
 ) -> list[dict[str, Any]]:
-    """Seconds, work and fraction of the ceiling of every product, in the order of the report."""
+    """
+    Seconds, work and fraction of the ceiling of every product and attention, in the report's order.
+    """
     spent: dict[tuple[str, str], float] = {}
     for region in regions:
         for op in dict.fromkeys(region.ops):

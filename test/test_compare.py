@@ -137,6 +137,12 @@ def test_every_product_has_its_part_of_the_roofline(
     query = next(layer for layer in layers if ".query" in layer["layer"])
     # 4 of 64: the weight is one bank deep.
     assert query["useful_macs"] == hidden * 4 * tokens
+    attention = next(layer for layer in layers if layer["op"] == "spu.packed_attention")
+    assert attention["useful_macs"] == 2 * tokens * tokens * hidden
+    _, lines = compare_page.time_by_op(report)
+    shares = {line[2]: float(line[4].rstrip("%")) for line in lines if line[:2] == ["bert", "16x"]}
+    assert {"spu.matmul", "spu.packed_attention"} <= set(shares)
+    assert sum(shares.values()) <= 101
     if ceilings.pair is not None:
         least = query["useful_macs"] / ceilings.pair
         assert query["of_ceiling"] <= least / query["seconds"] * 1.5
@@ -421,7 +427,7 @@ def test_engines_of_earlier_reports_stay() -> None:
 
 def test_the_command_names_no_places_of_the_machine() -> None:
     given = ["--models", "bert", "--cache", "/x", "--python", "spu=/y", "--from=/z", "--json"]
-    assert compare.recorded(given) == "python -m benchmarks.compare --models bert --json"
+    assert compare.recorded(given, "compare") == "python -m benchmarks.compare --models bert --json"
 
 
 @pytest.mark.parametrize(
