@@ -48,7 +48,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8": {},
     "int8, smoothing": {"smoothing": True},
     "int8, smoothing, second order": {"smoothing": True, "rounding": "second-order"},
-    "mixed, smoothing": {"precision": "mixed", "smoothing": True},
+    "mixed, smoothing, second order": {
+        "precision": "mixed",
+        "budget": 0.25,
+        "smoothing": True,
+        "rounding": "second-order",
+    },
 }
 """How MiniLM is compiled; docs/quantisation.md explains the options."""
 
