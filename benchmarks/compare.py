@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,8 +40,18 @@ from .compare_measure import (
     roofline,
 )
 from .compare_page import show, write_page
+from .compare_process import check_realtime
 from .compare_recipes import Maker, variants
 from .compare_roofline import Ceilings
+from .options import (
+    add_cache,
+    add_models,
+    add_pythons,
+    add_timing,
+    command_line,
+    names,
+    recorded,
+)
 from .ratios import order, parse_all
 from .ratios import title as written
 
@@ -100,7 +109,7 @@ def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: b
         "processors": len(plan.processors),
         "level": ceilings.level,
         "date": date.today().isoformat(),
-        "command": recorded(arguments),
+        "command": recorded(arguments, "compare"),
         "version": __version__,
         "quick": quick,
         "rounds": plan.rounds,
@@ -113,51 +122,23 @@ def header(arguments: Sequence[str], plan: Plan, ceilings: Ceilings, *, quick: b
     }
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def _numbers(text: str) -> list[int]:
-    return [int(name) for name in _names(text)]
-
-
-def _python(text: str) -> tuple[str, Path]:
-    engine, equals, path = text.partition("=")
-    if engine not in REMEDIES or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ENGINE=PATH")
-    return engine, Path(path)
+    return [int(name) for name in names(text)]
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    found.formatter_class = argparse.RawDescriptionHelpFormatter
+    found = command_line("compare", __doc__)
+    add_models(found, MODELS)
+    add_timing(found, rounds=5, seconds=0.5)
+    add_cache(found)
+    add_pythons(found, list(REMEDIES))
     add = found.add_argument
-    add("--models", type=_names, default=list(MODELS), metavar="A,B")
-    add("--engines", type=_names, default=list(REMEDIES), metavar="A,B")
+    add("--engines", type=names, default=list(REMEDIES), metavar="A,B")
     add("--threads", type=_numbers, default=[1], metavar="1,2")
     add("--ratios", type=parse_all, default=[1, 16, "95%"], metavar="1,16,95%")
     add("--batch", type=_numbers, default=[1, 8], metavar="1,8")
-    add("--rounds", type=int, default=5, help="turns of every engine (default 5)")
-    add("--seconds", type=float, default=0.5, help="of one turn (default 0.5)")
-    add("--realtime", action="store_true", help="let nothing interrupt an engine (as root)")
-    add("--quick", action="store_true", help="two layers of every model, short inputs")
-    add("--json", action="store_true", help="print JSON for machines")
-    add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its picture")
-    add("--from", dest="earlier", type=Path, action="append", default=[], metavar="FILE")
-    add("--python", type=_python, action="append", default=[], metavar="ENGINE=PATH")
-    add("--cache", type=Path, metavar="DIR", help="keep what compilers made, and use it again")
     return found
-
-
-def check_realtime() -> None:
-    """Raises SpuError if this user may not run a process under a real-time policy."""
-    script = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
-    if subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode:
-        raise SpuError(
-            "this user may not use a real-time policy",
-            remedy="run as root, or without --realtime on a machine that does nothing else",
-        )
 
 
 def available(engines: Sequence[str], pythons: Mapping[str, Path]) -> dict[str, str | None]:
@@ -178,21 +159,6 @@ def with_earlier(
             if engine not in found or state["available"]:
                 found[engine] = state
     return found
-
-
-def recorded(arguments: Sequence[str], module: str = "compare") -> str:
-    """The command as a report has it, without what names places of this machine."""
-    kept: list[str] = []
-    places = ("--cache", "--python", "--from", "--write")
-    skip = False
-    for argument in arguments:
-        if not skip and not argument.startswith(tuple(f"{place}=" for place in places)):
-            skip = argument in places
-            if not skip:
-                kept.append(argument)
-        else:
-            skip = False
-    return " ".join([f"python -m benchmarks.{module}", *kept])
 
 
 def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:

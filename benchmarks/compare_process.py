@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,13 +15,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-WORKER = Path(__file__).with_name("compare_worker.py")
-ROOT = WORKER.parent.parent
+from spu_ir.errors import SpuError
+
+ROOT = Path(__file__).parent.parent
 Policy = Literal["normal", "realtime"]
 """How the system schedules an engine: `realtime` lets nothing else on the machine interrupt it."""
 TIMEOUT = 900.0
 """Seconds after which an engine is taken to hang."""
 MAX_REASON = 200
+
+
+def check_realtime() -> None:
+    """Raises SpuError if this user may not run a process under a real-time policy."""
+    script = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    if subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode:
+        raise SpuError(
+            "this user may not use a real-time policy",
+            remedy="run as root, or without --realtime on a machine that does nothing else",
+        )
 
 
 class EngineError(Exception):
@@ -50,10 +62,12 @@ class Process:
         processors: Sequence[int],
         environment: Mapping[str, str] | None = None,
         policy: Policy = "normal",
+        worker: str = "compare_worker",
     ):
         # A file, not a pipe: a worker must never wait for someone to read its complaints.
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [str(python), str(WORKER), engine, ",".join(map(str, processors)), policy]
+        command = [str(python), "-m", f"benchmarks.{worker}", engine]
+        command += [",".join(map(str, processors)), policy]
         self.child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -1,9 +1,9 @@
 """
 One engine with one model, in a process of its own.
 
-Started by compare_process.py as a script, with the Python of the engine's environment, so it needs
-numpy and that engine only. Orders come as lines of JSON on stdin, answers go as lines of JSON to
-what was stdout; what engines print goes to stderr. It ends with its parent.
+Started by compare_process.py with the Python of the engine's environment, so it needs numpy and
+that engine only. Orders come as lines of JSON on stdin, answers go as lines of JSON to what was
+stdout; what engines print goes to stderr. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -31,7 +31,7 @@ MAX_RUNS = 200
 """Most runs of one round."""
 
 
-def _module(name: str) -> Any:
+def module(name: str) -> Any:
     # None of the engines has type information, and only one of them is installed here.
     return import_module(name)
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
     def throughput(self) -> float: ...
 
 
-class _Plain(ABC):
+class Plain(ABC):
     """Answers one batch after the other."""
 
     @abstractmethod
@@ -58,23 +58,23 @@ class _Plain(ABC):
         return time.perf_counter() - start
 
 
-class Spu(_Plain):
+class Spu(Plain):
     """A package that `CompiledModel.save` wrote."""
 
     def load(self, order: Order, feeds: Feeds) -> dict[str, Any]:
         self.feeds = feeds
-        self.model = _module("spu_ir").load(order["model"], threads=order["threads"])
+        self.model = module("spu_ir").load(order["model"], threads=order["threads"])
         return {"level": self.model.level, "threads": self.model.threads}
 
     def run(self) -> dict[str, Array]:
         return self.model.run(self.feeds)
 
 
-class OnnxRuntime(_Plain):
+class OnnxRuntime(Plain):
     """An ONNX file in ONNX Runtime, with its dims fixed."""
 
     def load(self, order: Order, feeds: Feeds) -> dict[str, Any]:
-        runtime = _module("onnxruntime")
+        runtime = module("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = order["threads"]
         options.inter_op_num_threads = 1
@@ -96,7 +96,7 @@ class OpenVino:
     """An OpenVINO IR, with its shapes fixed, under the performance hint that suits the batch."""
 
     def load(self, order: Order, feeds: Feeds) -> dict[str, Any]:
-        openvino = _module("openvino")
+        openvino = module("openvino")
         core = openvino.Core()
         model = core.read_model(order["model"])
         model.reshape({name: list(array.shape) for name, array in feeds.items()})
@@ -135,11 +135,11 @@ class OpenVino:
         return (time.perf_counter() - start) / count
 
 
-class DeepSparse(_Plain):
+class DeepSparse(Plain):
     """An ONNX file in DeepSparse's engine, on its scheduler for one request at a time."""
 
     def load(self, order: Order, feeds: Feeds) -> dict[str, Any]:
-        deepsparse = _module("deepsparse")
+        deepsparse = module("deepsparse")
         self.engine = deepsparse.Engine(
             order["model"], batch_size=order["batch"], num_cores=order["threads"]
         )
@@ -178,13 +178,13 @@ MODULES = {"spu": "spu_ir.runtime.model"}
 def versions(engine: str) -> dict[str, str]:
     """The versions of an engine's packages, without those that are not there."""
     found: dict[str, str] = {}
-    for name in PACKAGES[engine]:
+    for name in PACKAGES.get(engine, (engine,)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     if engine == "spu":
-        found.setdefault("spu-ir", str(_module("spu_ir").__version__))
+        found.setdefault("spu-ir", str(module("spu_ir").__version__))
     return found
 
 
@@ -199,9 +199,9 @@ def peak_memory() -> int:
 class Worker:
     """Carries out orders, each a method of the same name."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, engine: Engine):
         self.name = name
-        self.engine = ENGINES[name]()
+        self.engine = engine
         self.baseline = peak_memory()
 
     def load(self, order: Order) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class Worker:
         with np.load(order["feeds"]) as archive:
             feeds = {key: archive[key] for key in archive.files}
         start = time.perf_counter()
-        _module(MODULES.get(self.name, self.name))
+        module(MODULES.get(self.name, self.name))
         imported = time.perf_counter()
         settings = self.engine.load(order, feeds)
         loaded = time.perf_counter()
@@ -250,7 +250,8 @@ class Worker:
         return {"peak_bytes": peak_memory(), "baseline_bytes": self.baseline}
 
 
-def main() -> None:
+def main(engines: Mapping[str, Callable[[], Engine]] = ENGINES) -> None:
+    """Carry out the orders of stdin with one of `engines`."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -259,7 +260,7 @@ def main() -> None:
     if policy == "realtime":
         # Threads that the engine makes inherit it. Equals take turns: one may wait for another.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    worker = Worker(name)
+    worker = Worker(name, engines[name]())
     for line in sys.stdin:
         order: Order = json.loads(line)
         try:

@@ -32,6 +32,7 @@ from .fidelity_cases import NAMES, PRECISIONS, RATIOS, Array, Case, Feeds, Preci
 from .fidelity_layers import layer_errors, summary
 from .fidelity_ort import outputs_of, prepared, quantised, settings_of
 from .fidelity_page import header, show, write_page
+from .options import add_models, command_line
 from .ratios import Ratio, order, parse_all, title
 
 LINES: dict[str, float] = {"fp32": 1e-4, "bf16": 1e-2}
@@ -137,23 +138,12 @@ def command_of(arguments: Sequence[str]) -> str:
     return " ".join(["python -m benchmarks.fidelity", *kept])
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
-    found.formatter_class = argparse.RawDescriptionHelpFormatter
-    found.add_argument("--models", type=_names, default=list(NAMES), metavar="A,B")
+    found = command_line("fidelity", __doc__)
+    add_models(found, NAMES)
     found.add_argument("--ratios", type=parse_all, default=list(RATIOS), metavar="1,16,95%")
     found.add_argument("--layers", action="store_true", help="the error of every product too")
-    found.add_argument("--quick", action="store_true", help="two layers of every model")
-    found.add_argument("--json", action="store_true", help="print JSON for machines")
-    found.add_argument("--write", type=Path, metavar="PAGE.md", help="write the page and its JSON")
-    found.add_argument(
-        "--from", dest="earlier", type=Path, action="append", default=[], metavar="FILE"
-    )
     return found
 
 

@@ -26,9 +26,10 @@ from spu_ir import __version__
 from spu_ir.errors import SpuError
 from spu_ir.runtime.cpu import processor_name, select_level
 
-from .compare import check_realtime, recorded
 from .compare_cases import Subject, subject
 from .compare_measure import Plan
+from .compare_process import check_realtime
+from .options import add_cache, add_models, add_timing, command_line, names, recorded
 from .scaling_cases import MODELS, SWEEPS, Sweep, points
 from .scaling_measure import Builder, Row, measure
 from .scaling_page import show, write_page
@@ -70,25 +71,13 @@ def _tell(step: str) -> None:
     print(step, file=sys.stderr, flush=True)
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    found = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    found.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = found.add_argument
-    add("--models", type=_names, default=list(MODELS), metavar="A,B")
-    add("--sweeps", type=_names, default=list(SWEEPS), metavar="batch,ratio,padding")
-    add("--rounds", type=int, default=7, help="turns of every point (default 7)")
-    add("--seconds", type=float, default=0.2, help="of one turn (default 0.2)")
-    add("--realtime", action="store_true", help="let nothing interrupt what is timed (as root)")
-    add("--quick", action="store_true", help="two layers of every model, short inputs")
-    add("--json", action="store_true", help="print JSON for machines")
-    add("--write", type=Path, metavar="PAGE.md", help="write the page, its JSON and its drawing")
-    add("--cache", type=Path, metavar="DIR", help="keep the packages, and use them again")
-    add("--from", dest="earlier", type=Path, metavar="FILE", help="the sweeps not measured now")
+    found = command_line("scaling", __doc__)
+    add_models(found, MODELS)
+    add_timing(found, rounds=7, seconds=0.2)
+    add_cache(found)
+    found.add_argument("--sweeps", type=names, default=list(SWEEPS), metavar="A,B")
     return found
 
 
@@ -102,12 +91,12 @@ def _run(options: argparse.Namespace, given: Sequence[str], place: Path) -> Repo
     if options.realtime:
         check_realtime()
     subjects = [subject(name, quick=options.quick) for name in options.models]
-    earlier: Report | None = None
-    if options.earlier is not None:
-        earlier = json.loads(options.earlier.read_text(encoding="utf-8"))
+    earlier = [json.loads(path.read_text(encoding="utf-8")) for path in options.earlier]
     rows = results(subjects, options.sweeps, plan, Builder(place, _tell))
     report = {**header(given, plan, quick=options.quick), "results": rows}
-    return report if earlier is None else merged(report, earlier)
+    for each in reversed(earlier):
+        report = merged(report, each)
+    return report
 
 
 def merged(report: Report, earlier: Report) -> Report:

@@ -1,112 +1,93 @@
-"""What the kernels' rates come to beside their goals, and docs/kernels.md of a run."""
+"""The kernels' rates for eyes, beside their goals: tables on a terminal, and docs/kernels.md."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from spu_ir.runtime.cpu import processor_name
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "kernels.md"
+from .fidelity_page import markdown
+from .spu_matmul_gemm import TINY
 
-Row = dict[str, Any]
+Report: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+Lines: TypeAlias = list[list[str]]
 
-_INTRO = """# Kernels
-
-How near the SPU's INT8 kernels, alone, come to what this processor's registers can do.
-`python -m benchmarks.spu_matmul --write` measures and writes this page. Every layer runs on one
-thread at every ratio, with random weights pruned to it, through the device code of compiled models,
-scale, bias and 8-bit output included; the time is the least of all runs.
-
-- *Useful* multiply-accumulates are those of non-zero weights, *dense* ones those of all weights.
-- *Dot* is the rate of `vpdpbusd` in a loop in registers, which bounds every dense product, and
-  *pair* that of `vpermb` and `vpdpbusd`, which bounds a sparse one with one permute for one dot
-  product (share 1); with share 2 a permute feeds two. Both are the best of the same run.
-- A mean over ResNet-50's 3x3 layers is weighted by their work: a layer's multiply-accumulates
-  times how often the network has it.
-"""
+TEMPLATE = Path(__file__).with_name("spu_matmul_page.md")
+"""The page with marks such as `{{goals}}` in the place of what is generated."""
+GIGA = 1e9
+SPARSE = ("4x", "8x", "16x")
+"""Ratios that have goals of their own."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """A ratio that was asked for, and what a run has; None where the processor lacks a peak."""
+    """A ratio that was asked for, and what a run has; None where it could not be measured."""
 
     name: str
     least: float
     value: float | None
+    of_dot: float | None = None
+    """What goes before the same ratio to the dot product's rate, if that is not the goal."""
 
     @property
     def verdict(self) -> str:
-        """`holds`, `missed` or `-`."""
+        """`holds`, `missed` or `not measured`."""
         if self.value is None:
-            return "-"
+            return "not measured"
         return "holds" if self.value >= self.least else "missed"
 
     def text(self) -> str:
         """One line for people."""
-        value = "-" if self.value is None else f"{self.value:.2f}"
-        return f"{self.name}: {value}, at least {self.least:g} ({self.verdict})"
+        return f"{self.name}: {number(self.value)}, at least {self.least:g} ({self.verdict})"
 
 
-def goals(report: Row) -> list[Goal]:
-    """The ratios that the kernels are held to, of a report of `spu_matmul.run`."""
-    rows: list[Row] = report["results"]
-    dot: float | None = report["peak_dot"]
-    found: list[Goal] = []
+def number(value: float | None) -> str:
+    """With two digits, or a dash."""
+    return "-" if value is None else f"{value:.2f}"
 
-    def add(name: str, least: float, chosen: Sequence[Row], value: Callable[[Row], float | None]):
-        if not chosen:
-            return
-        weights = [row["useful"] * row["seconds"] * row["count"] for row in chosen]
-        values = [value(row) for row in chosen]
-        known = [v for v in values if v is not None]
-        mean = None
-        if len(known) == len(values):
-            mean = sum(w * v for w, v in zip(weights, known, strict=True)) / sum(weights)
-        found.append(Goal(name, least, mean))
 
-    def of_pair(row: Row) -> float | None:
-        return row["of_pair_peak"]
+def useful(row: Row) -> float:
+    """MAC/s of weights that are not zero."""
+    return row["useful_macs"] / row["seconds"]
 
-    for ratio in ("4x", "8x", "16x"):
-        one = [row for row in rows if row["ratio"] == ratio and row["share"] == 1]
-        for row in one:
-            if transformer(row):
-                add(f"{ratio}, {row['layer']}, of the pair", 0.85, [row], of_pair)
-        add(f"{ratio}, ResNet-50's 3x3, of the pair", 0.75, list(filter(three, one)), of_pair)
-    for ratio in ("4x", "8x", "16x"):
-        two = [row for row in rows if row["ratio"] == ratio and row["share"] == 2]
-        alone = {
-            row["layer"]: row["useful"]
-            for row in rows
-            if row["ratio"] == ratio and row["share"] == 1
-        }
-        add(
-            f"{ratio}, transformer, share 2 over share 1",
-            1.2,
-            list(filter(transformer, two)),
-            lambda row, alone=alone: row["useful"] / alone[row["layer"]],
-        )
-    for row in rows:
-        if row["ratio"] == "16x" and row["share"] == 1 and transformer(row):
-            rate = row["equivalent"]
-            add(
-                f"16x, {row['layer']}, dense over the dot product",
-                9,
-                [row],
-                lambda _, rate=rate: rate / dot if dot else None,
-            )
-    dense = [row for row in rows if row["ratio"] == "1x"]
-    add(
-        "1x, transformer, of the dot product",
-        0.8,
-        list(filter(transformer, dense)),
-        lambda row: row["of_dot_peak"],
-    )
-    return found
+
+def equivalent(row: Row) -> float:
+    """MAC/s as if every weight counted."""
+    return row["macs"] / row["seconds"]
+
+
+def part(value: float, whole: float | None) -> float | None:
+    """A quotient; None without a whole."""
+    return value / whole if whole else None
+
+
+def best_dense(report: Report, layer: str) -> Row | None:
+    """The row of the fastest dense product of a layer's shape; None if there is none."""
+    rows = [row for row in report["dense"] if row["layer"] == layer]
+    return min(rows, key=lambda row: row["seconds"], default=None)
+
+
+def of_gemm(report: Report, row: Row) -> float | None:
+    """A row's rate, as if every weight counted, beside the best dense product of its shape."""
+    best = best_dense(report, row["layer"])
+    return None if best is None else equivalent(row) / equivalent(best)
+
+
+def mean(rows: Sequence[Row], value: Callable[[Row], float | None]) -> float | None:
+    """The mean of a value, weighted by the work of the rows; None where one has none."""
+    weights = [row["useful_macs"] * row["count"] for row in rows]
+    values = [value(row) for row in rows]
+    known = [each for each in values if each is not None]
+    if len(known) < len(rows):
+        return None
+    return sum(w * v for w, v in zip(weights, known, strict=True)) / sum(weights)
 
 
 def transformer(row: Row) -> bool:
@@ -119,45 +100,150 @@ def three(row: Row) -> bool:
     return " 3x3" in row["layer"]
 
 
-def write_page(report: Row, repeats: int) -> None:
-    """Write docs/kernels.md."""
-    PAGE.write_text(page(report, repeats), encoding="utf-8")
+def goals(report: Report) -> list[Goal]:
+    """The ratios that the kernels are held to, of what a report has."""
+    dot: float | None = report["peak_dot"]
+    pair: float | None = report["peak_pair"]
+
+    def rows(ratio: str, share: int, kind: Callable[[Row], bool]) -> list[Row]:
+        which = (ratio, share)
+        return [
+            row for row in report["results"] if (row["ratio"], row["share"]) == which and kind(row)
+        ]
+
+    def of_pair(row: Row) -> float | None:
+        return part(useful(row), pair)
+
+    def beside_gemm(row: Row) -> float | None:
+        return of_gemm(report, row)
+
+    def beside_dot(row: Row) -> float | None:
+        return part(equivalent(row), dot)
+
+    found: list[Goal] = []
+    for ratio in SPARSE:
+        for row in rows(ratio, 1, transformer):
+            found.append(Goal(f"{ratio}, {row['layer']}, of the pair", 0.85, of_pair(row)))
+        if chosen := rows(ratio, 1, three):
+            name = f"{ratio}, ResNet-50's 3x3, of the pair"
+            found.append(Goal(name, 0.75, mean(chosen, of_pair)))
+    for ratio in SPARSE:
+        alone = {row["layer"]: useful(row) for row in rows(ratio, 1, transformer)}
+        if chosen := rows(ratio, 2, transformer):
+            value = mean(chosen, lambda row, alone=alone: useful(row) / alone[row["layer"]])
+            found.append(Goal(f"{ratio}, transformer, share 2 over share 1", 1.2, value))
+    for share in (1, 2):
+        for row in rows("16x", share, transformer):
+            name = f"16x share {share}, {row['layer']}, dense over the GEMM"
+            found.append(Goal(name, 9, beside_gemm(row), beside_dot(row)))
+    if chosen := rows("1x", 1, transformer):
+        name = "1x, transformer, of the GEMM"
+        found.append(Goal(name, 0.8, mean(chosen, beside_gemm), mean(chosen, beside_dot)))
+    return found
 
 
-def page(report: Row, repeats: int) -> str:
-    """The text of docs/kernels.md."""
-    peaks = [report[name] for name in ("peak_dot", "peak_pair")]
-    dot, pair = ("-" if peak is None else f"{peak / 1e9:.0f}" for peak in peaks)
-    day = datetime.now(UTC).date().isoformat()
+def goal_table(report: Report) -> tuple[list[str], Lines]:
+    """Every goal and its verdict."""
+    columns = ["what", "at least", "measured", "", "the same of dot"]
     lines = [
-        _INTRO,
-        f"Measured on {day}: {processor_name()}, level {report['level']}, the least of "
-        f"{repeats} runs; dot {dot} G MAC/s, pair {pair} G MAC/s.\n",
-        "## Goals\n",
-        "| what | at least | measured | |",
-        "| --- | --- | --- | --- |",
+        [goal.name, f"{goal.least:g}", number(goal.value), goal.verdict, number(goal.of_dot)]
+        for goal in goals(report)
     ]
-    for goal in goals(report):
-        value = "-" if goal.value is None else f"{goal.value:.2f}"
-        lines.append(f"| {goal.name} | {goal.least:g} | {value} | {goal.verdict} |")
-    lines += [
-        "",
-        "No dense INT8 product in software is faster than the dot product's rate.\n",
-        "## Layers\n",
-        "| layer | times | ratio | share | us | useful G/s | dense G/s | / dot | / pair |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in report["results"]:
-        fractions = [row["of_dot_peak"], row["of_pair_peak"]]
-        cells = [
+    return columns, lines
+
+
+def dense_table(report: Report) -> tuple[list[str], Lines]:
+    """The dense products of other libraries, and why some are not there."""
+    columns = ["layer", "library", "form", "us", "us of a call", "G/s", "/ dot", ""]
+    lines: Lines = []
+    for row in report["dense"]:
+        best = row == best_dense(report, row["layer"])
+        lines.append(
+            [
+                row["layer"],
+                f"{row['library']} {row['version']}",
+                row["form"],
+                f"{row['seconds'] * 1e6:.0f}",
+                f"{row['call_seconds'] * 1e6:.0f}",
+                f"{equivalent(row) / GIGA:.0f}",
+                number(part(equivalent(row), report["peak_dot"])),
+                "best" if best else "",
+            ]
+        )
+    for row in report["missing"]:
+        reason = f"not measured: {row['reason']}"
+        lines.append(["-", row["library"], row["form"], *["-"] * 4, reason])
+    return columns, lines
+
+
+def layer_table(report: Report) -> tuple[list[str], Lines]:
+    """What was measured of our kernels."""
+    columns = ["layer", "n", "ratio", "share", "us", "useful G/s", "dense G/s"]
+    columns += ["/ dot", "/ pair", "dense / dot", "dense / GEMM"]
+    dot, pair = report["peak_dot"], report["peak_pair"]
+    lines = [
+        [
             row["layer"],
             str(row["count"]),
             row["ratio"],
             str(row["share"]),
             f"{row['seconds'] * 1e6:.0f}",
-            f"{row['useful'] / 1e9:.0f}",
-            f"{row['equivalent'] / 1e9:.0f}",
-            *("-" if f is None else f"{f:.2f}" for f in fractions),
+            f"{useful(row) / GIGA:.0f}",
+            f"{equivalent(row) / GIGA:.0f}",
+            number(part(useful(row), dot)),
+            number(part(useful(row), pair)),
+            number(part(equivalent(row), dot)),
+            number(of_gemm(report, row)),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        for row in report["results"]
+    ]
+    return columns, lines
+
+
+TABLES = {"goals": goal_table, "dense": dense_table, "layers": layer_table}
+"""Tables by their marks in the template."""
+
+
+def measured(report: Report) -> str:
+    """When, where and how."""
+    peaks = [report[name] for name in ("peak_dot", "peak_pair")]
+    dot, pair = ("none" if peak is None else f"{peak / GIGA:.0f} G MAC/s" for peak in peaks)
+    policy = "; it ran under a real-time policy" if report["policy"] == "realtime" else ""
+    return (
+        f"Measured on {report['date']} with spu-ir {report['version']}; {report['machine']}, level "
+        f"{report['level']}, one thread, {report['rounds']} rounds of {report['round_seconds']:g} s"
+        f"{policy}. Dot: {dot}; pair: {pair}.\n\n```text\n{report['command']}\n```\n"
+    )
+
+
+def page(report: Report) -> str:
+    """docs/kernels.md."""
+    text = TEMPLATE.read_text(encoding="utf-8").replace("{{measured}}\n", measured(report))
+    text = text.replace("{{tiny}}", "x".join(map(str, TINY)))
+    for name, table in TABLES.items():
+        text = text.replace(f"{{{{{name}}}}}\n", markdown(*table(report)))
+    return text
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Write the page, and its JSON beside it."""
+    path.write_text(page(report), encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def show(report: Report) -> None:
+    """Print all tables."""
+    console = Console()
+    console.width = max(console.width, 100)
+    for name in ("layers", "dense"):
+        columns, lines = TABLES[name](report)
+        found = Table(title=name, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for column in columns:
+            found.add_column(column, no_wrap=column in columns[:1])
+        for line in lines:
+            found.add_row(*line)
+        if lines:
+            console.print(found)
+    console.print(measured(report).split("\n", 1)[0])
+    for goal in goals(report):
+        console.print(goal.text())
