@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .compare_profile import Region
-from .spu_matmul import Bench
+from .spu_peaks import Peaks
 
 Layer: TypeAlias = Mapping[str, Any]
 _SHAPES = re.compile(r"(?:\[(.*)\] -> )?\[(.*)\]")
@@ -26,7 +26,7 @@ class Ceilings:
 
     def __init__(self, level: str, folder: Path):
         self.level = level
-        self.bench = Bench(level, folder)
+        self.peaks = Peaks(level, folder)
         self.dot: float | None = None
         self.pair: float | None = None
         self.measure()
@@ -34,7 +34,7 @@ class Ceilings:
     def measure(self) -> None:
         """Measure once more."""
         for name in ("dot", "pair"):
-            again = self.bench.peak(f"peak_{name}", loops=20_000, tries=500)
+            again = self.peaks.rate(f"peak_{name}")
             if again is not None:
                 setattr(self, name, max(again, getattr(self, name) or 0.0))
 

@@ -39,6 +39,7 @@ from .options import add_pythons, add_timing, command_line, recorded
 from .spu_matmul_gemm import ENGINES, PEERS, Gemm, python_of
 from .spu_matmul_kernels import LAYERS, RATIOS, Bench, Layer
 from .spu_matmul_page import show, write_page
+from .spu_peaks import Peaks
 
 Report: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
@@ -82,9 +83,12 @@ def packed_weight(layer: Layer, ratio: str, share: int) -> tuple[PackedWeight, i
 class Run:
     """The kernels and the peers of a run, and the peaks that it has seen."""
 
-    def __init__(self, bench: Bench, gemms: Sequence[Gemm], alone: Alone, rounds: int, turn: float):
-        self.bench, self.gemms, self.alone = bench, gemms, alone
-        self.rounds, self.turn = rounds, turn
+    def __init__(
+        self, level: str, folder: Path, gemms: Sequence[Gemm], alone: Alone, plan: tuple[int, float]
+    ):
+        self.bench, self.loops = Bench(level, folder), Peaks(level, folder)
+        self.gemms, self.alone = gemms, alone
+        self.rounds, self.turn = plan
         self.peaks: dict[str, float | None] = dict.fromkeys(PEAKS)
 
     def measure(self, layer: Layer) -> tuple[list[Row], list[Row]]:
@@ -123,7 +127,7 @@ class Run:
         """Measure the peaks again: the clock drifts, and the best of a whole run counts."""
         for name in PEAKS:
             with self.alone():
-                again = self.bench.peak(name, loops=20_000, tries=100)
+                again = self.loops.rate(name, tries=100)
             if again is not None:
                 self.peaks[name] = max(again, self.peaks[name] or 0.0)
 
@@ -159,7 +163,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="spu-ir-benchmark-") as name, ExitStack() as stack:
         folder = Path(name)
         gemms, missing = peers(pythons, alone, folder, stack)
-        measuring = Run(Bench(level, folder), gemms, alone, rounds, seconds)
+        measuring = Run(level, folder, gemms, alone, (rounds, seconds))
         for layer in layers:
             print(layer.name, file=sys.stderr, flush=True)
             ours, theirs = measuring.measure(layer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from spu_ir.packing.banked import PackedWeight
 from spu_ir.packing.windows import Segments
-from spu_ir.runtime.build import DEVICE, find_compiler, program_flags
+
+from .spu_peaks import library
 
 RATIOS: dict[str, int | None] = {"1x": None, "2x": 32, "4x": 16, "8x": 8, "16x": 4, "32x": 2}
 """Slots kept of every bank of 64, None for the dense path."""
@@ -137,27 +137,8 @@ class Bench:
     """The compiled kernels, at one ISA level."""
 
     def __init__(self, level: str, folder: Path):
-        library = folder / "spu_matmul.so"
-        source = Path(__file__).with_name("spu_matmul.c")
-        flags = (*program_flags(level), f"-I{DEVICE}", "-shared", "-fPIC")
-        subprocess.run(
-            [*find_compiler().command, *flags, str(source), "-o", str(library)], check=True
-        )
-        self._library = ctypes.CDLL(str(library))
-        self._time = self._library.time_product
+        self._time = library("spu_matmul", level, folder).time_product
         self._time.restype = ctypes.c_double
-
-    def peak(self, name: str, loops: int = 1_000_000, tries: int = 5) -> float | None:
-        """
-        The best of `tries` runs of a register loop in MAC/s; None where the ISA has none.
-
-        On a busy machine many short runs find the peak sooner than a few long ones.
-        """
-        loop = getattr(self._library, name, None)
-        if loop is None:
-            return None
-        loop.restype = ctypes.c_double
-        return max(float(loop(ctypes.c_int64(loops))) for _ in range(tries))
 
     def product(self, layer: Layer, packed: PackedWeight) -> Product:
         """A layer with its weight, ready to be timed."""
