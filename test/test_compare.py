@@ -366,16 +366,17 @@ def test_goals_hold_at_their_factor_and_not_below() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "density", "wanted"),
+    ("op", "shape", "density", "wanted"),
     [
-        ("[768, 768] -> [?, ?, 768]", 0.0625, 768 * 48 * 2 * 24),
-        ("[64, 7, 7, 3] -> [?, 112, 112, 64]", 1.0, 64 * 147 * 2 * 112 * 112),
-        ("[?, ?, 768]", 0.5, None),
-        ("[768, 768] -> [?, ?, 768]", None, None),
+        ("spu.matmul", "[768, 768] -> [?, ?, 768]", 0.0625, 768 * 48 * 2 * 24),
+        ("spu.conv", "[64, 7, 7, 3] -> [?, 112, 112, 64]", 1.0, 64 * 147 * 2 * 112 * 112),
+        ("spu.packed_attention", "[?, ?, 768]", None, 2 * 24 * 24 * 768 * 2),
+        ("vpu.layernorm", "[?, ?, 768]", None, None),
+        ("spu.matmul", "[768, 768] -> [?, ?, 768]", None, None),
     ],
 )
-def test_useful_work(shape: str, density: float | None, wanted: int | None) -> None:
-    layer = {"shape": shape, "density": density}
+def test_useful_work(op: str, shape: str, density: float | None, wanted: int | None) -> None:
+    layer = {"op": op, "shape": shape, "density": density}
     assert useful(layer, {"batch": 2, "seq": 24}) == wanted
 
 
