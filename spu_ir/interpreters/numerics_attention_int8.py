@@ -22,6 +22,10 @@ STEP = np.float32(2.0**-23)
 STEPS_E = np.float32(1.44269504088896341) / STEP
 LN_STEP = np.float32(0.693147180559945309) * STEP
 
+_MIDDLES = (np.arange(32) + 0.5) / 32
+_EXP2 = (255 * 2.0**-_MIDDLES + 128 * _MIDDLES).astype(np.float32)
+_EXP2[0] = 255
+
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
 
@@ -73,16 +77,15 @@ def pack_values(v: F32) -> tuple[NDArray[np.int8], F32]:
 @quiet
 def exp2_bytes(below: F32) -> F32:
     """
-    255 * 2^-below, of `below` in steps: a parabola, less the steps in the bits of a float.
+    255 * 2^-below, of `below` in steps: a number for each 32nd of an octave, less the steps in the
+    bits of a float.
 
     120 octaves where it is more, negative or NaN.
     """
     far = 120 << 23
     near = (below >= np.float32(-0.5)) & (below <= np.float32(far))
     steps = np.rint(np.where(near, below, np.float32(far))).astype(np.uint32)
-    f = ((steps & np.uint32(0x007FFFFF)) | np.uint32(0x3F800000)).view(np.float32)
-    y = (f * np.float32(42.1559601) + np.float32(-125.433289)) * f + np.float32(337.762329)
-    return (y.view(np.uint32) - steps).view(np.float32)
+    return (_EXP2[(steps >> 18) & 31].view(np.uint32) - steps).view(np.float32)
 
 
 def _addend(

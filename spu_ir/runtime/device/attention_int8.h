@@ -3,8 +3,8 @@
  * f32 and gives bytes. docs/numerics.md has the formulas.
  *
  * Keys and values are quantised by row and packed once a head (spu_pack_keys, spu_pack_values),
- * in blocks of 64 keys. Eight query rows at a time meet eight blocks: all their scores, then their
- * exponentials beside their sums. A value's scale is part of its key's exponential:
+ * in blocks of 64 keys. Sixteen query rows at a time meet eight blocks: the scores of one and the
+ * exponentials of the one before; then all sums. A value's scale is part of its key's exponential:
  * e = 2^(score + log2(scale)), in bytes relative to the block's largest, which sums the packed
  * values directly; e / scale adds up to the divisor.
  */
@@ -12,11 +12,12 @@
 #define SPU_ATTENTION_INT8_H
 
 #include "attention_pack.h"
+#include "sfu.h"
 #include "spu_tile.h"
 
 enum {
   SPU_QUERY_TILE = 4, /* rows whose accumulators are in registers: 16, with room for softmax */
-  SPU_QUERIES = 8,    /* rows that meet a block while it is in L1 */
+  SPU_QUERIES = 16,   /* rows that meet a block while it is in L1: the lanes of their maxima */
   SPU_KEY_BLOCKS = 8  /* blocks that are scored before any is summed */
 };
 /* steps of their own: in one large function GCC keeps too little in registers */
@@ -119,25 +120,26 @@ SPU_INLINE void spu_head_products(i32x16 acc[SPU_QUERY_TILE][4], const void *lan
 #endif
 }
 
-/* ---- a tile of eight query rows --------------------------------------------------------- */
+/* ---- a tile of query rows --------------------------------------------------------------- */
 
 typedef struct {
+  int32_t rows; /* that exist, and repetitions of the last one up to a multiple of four */
   _Alignas(64) int8_t query[SPU_QUERIES * SPU_HEAD_BYTES];
   _Alignas(64) float query_scale[16]; /* in steps: times the scale of the scores and log2(e) */
   _Alignas(64) int32_t query_start[16]; /* -128 times the sum of a row: the keys' zero point */
   /* what is added to a score, in steps: the mask, and log2 of the value's scale */
   _Alignas(64) float addend[SPU_QUERIES][SPU_KEY_BLOCKS * SPU_KEY_BLOCK];
+  _Alignas(64) float score[2][SPU_QUERIES][SPU_KEY_BLOCK]; /* of even and of odd blocks */
   /* of block b and row r at b * SPU_QUERIES + r: */
-  _Alignas(64) float score[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
   _Alignas(64) uint8_t bytes[SPU_KEY_BLOCKS * SPU_QUERIES][SPU_KEY_BLOCK];
   _Alignas(64) float lanes[SPU_KEY_BLOCKS * SPU_QUERIES][16]; /* maxima, then divisors */
-  _Alignas(64) float most[SPU_KEY_BLOCKS * SPU_QUERIES + 16];
-  _Alignas(64) float weight[SPU_KEY_BLOCKS * SPU_QUERIES + 16];
-  /* of every row, and the eight rows once more: the maximum so far, the factor of what has been
-   * summed before, the divisor's lanes and the sums */
+  _Alignas(64) float most[SPU_KEY_BLOCKS * SPU_QUERIES];
+  _Alignas(64) float weight[SPU_KEY_BLOCKS * SPU_QUERIES];
+  /* of every row: the maximum so far, the factor of what has been summed before, the divisor's
+   * lanes and the sums */
   _Alignas(64) float top[16];
   _Alignas(64) float factor[16];
-  _Alignas(64) float total[16][16];
+  _Alignas(64) float total[SPU_QUERIES][16];
   _Alignas(64) float sum[SPU_QUERIES * SPU_HEAD_BYTES];
 } spu_attention_tile;
 
@@ -146,15 +148,16 @@ SPU_STAGE void spu_attention_query(spu_attention_tile *t, const float *q, int64_
   const int32_t width = (d + 3) / 4 * 4;
   _Alignas(64) float lanes[16][16] = {{0}};
   _Alignas(64) float inverse[16];
-  memset(t->query, 0, (size_t)(SPU_QUERIES * width));
-  for (int32_t r = 0; r < SPU_QUERIES; r++) {
+  t->rows = (rows + SPU_QUERY_TILE - 1) / SPU_QUERY_TILE * SPU_QUERY_TILE;
+  memset(t->query, 0, (size_t)(t->rows * width));
+  for (int32_t r = 0; r < t->rows; r++) {
     /* rows that do not exist repeat the last one */
     const float *row = q + (r < rows ? r : rows - 1) * stride;
     spu_store_f32(lanes[r], spu_row_peaks(row, d), 16);
   }
   const f32x16 by = spu_rows_scale(spu_trees_max(lanes[0]), inverse);
   spu_store_f32(t->query_scale, (by * spu_splat(scale)) * spu_splat(SPU_STEPS_E), 16);
-  for (int32_t r = 0; r < SPU_QUERIES; r++) {
+  for (int32_t r = 0; r < t->rows; r++) {
     int8_t *bytes = t->query + r * width;
     spu_quantise_row(q + (r < rows ? r : rows - 1) * stride, (uint8_t *)bytes, d, inverse[r], 0,
                      -127, 127);
@@ -181,7 +184,7 @@ SPU_STAGE void spu_attention_addends(spu_attention_tile *t, const float *mask, i
   for (int64_t key = 0; key < count; key += 16) {
     const int64_t some = count - key < 16 ? count - key : 16;
     const f32x16 base = spu_load_f32(level + key, 16);
-    for (int32_t r = 0; r < (each ? SPU_QUERIES : 1); r++) {
+    for (int32_t r = 0; r < (each ? t->rows : 1); r++) {
       f32x16 add = base;
       if (mask) {
         const float *from = mask + (r < rows ? r : rows - 1) * mask_row + key * mask_col;
@@ -199,47 +202,25 @@ SPU_STAGE void spu_attention_addends(spu_attention_tile *t, const float *mask, i
     }
   }
   for (int64_t key = (count + 15) & ~INT64_C(15); key % SPU_KEY_BLOCK; key += 16)
-    for (int32_t r = 0; r < (each ? SPU_QUERIES : 1); r++)
+    for (int32_t r = 0; r < (each ? t->rows : 1); r++)
       spu_store_f32(t->addend[r] + key, hidden, 16);
 }
 
-SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k,
-                                    const float *k_scale, int32_t quads, int64_t blocks,
-                                    const float *addend, int64_t addend_row) {
-  for (int64_t unit = 0; unit < blocks * SPU_QUERIES; unit += SPU_QUERY_TILE) {
-    const int64_t b = unit / SPU_QUERIES, first = unit % SPU_QUERIES;
-    i32x16 acc[SPU_QUERY_TILE][4];
-    SPU_UNROLL
-    for (int r = 0; r < SPU_QUERY_TILE; r++) {
-      SPU_UNROLL
-      for (int g = 0; g < 4; g++) {
-        acc[r][g] = spu_isplat(t->query_start[first + r]);
-        SPU_PIN(acc[r][g]);
-      }
-    }
-    spu_head_products(acc, k + b * quads * 256, 256, t->query + first * 4 * quads, 4 * quads,
-                      quads, 4, 1);
-    SPU_UNROLL
-    for (int r = 0; r < SPU_QUERY_TILE; r++) {
-      const f32x16 by = spu_splat(t->query_scale[first + r]);
-      const float *add = addend + (first + r) * addend_row + SPU_KEY_BLOCK * b;
-      f32x16 s[4];
-      SPU_UNROLL
-      for (int g = 0; g < 4; g++) {
-        const f32x16 key = spu_load_f32(k_scale + SPU_KEY_BLOCK * b + 16 * g, 16);
-        s[g] = (spu_to_f32(acc[r][g]) * by) * key + spu_load_f32(add + 16 * g, 16);
-        spu_store_f32(t->score[unit + r] + 16 * g, s[g], 16);
-      }
-      const f32x16 most = spu_max(spu_max(s[0], s[1]), spu_max(s[2], s[3]));
-      spu_store_f32(t->lanes[unit + r], most, 16);
-    }
-  }
-}
+/* 255 * 2^-m + 128 m for the middles m of 32 parts of an octave; but the first is right at 0 */
+static const float spu_exp2_table[32] = {
+    255.0f, 252.847885f, 251.558441f, 250.382339f, 249.317154f, 248.360504f,
+    247.510071f, 246.763565f, 246.118759f, 245.573502f, 245.125626f, 244.773056f,
+    244.513763f, 244.345734f, 244.267014f, 244.275696f, 244.369904f, 244.547806f,
+    244.807602f, 245.147552f, 245.565933f, 246.06105f, 246.631271f, 247.274979f,
+    247.990616f, 248.776627f, 249.6315f, 250.553772f, 251.542007f, 252.594757f,
+    253.710678f, 254.888382f,
+};
 
 /*
- * 255 * 2^-below, to 0.2 %, of `below` >= 0 in steps. A float's bits are nearly its logarithm: to
- * take the steps off those of a parabola of what is left of the octave makes up for the rest. From
- * 120 octaves on, and of NaN, it is 255 * 2^-120: no byte, and too small to change a sum.
+ * 255 * 2^-below, to 0.6 %, of `below` >= 0 in steps: 255 at 0, where the block's largest is. A
+ * float's bits are nearly its logarithm: to take the steps off those of a number from a table makes
+ * up for the rest. From 120 octaves on, and of NaN, it is as of 120: no byte, and too small to
+ * change a sum.
  */
 SPU_INLINE f32x16 spu_exp2_bytes(f32x16 below) {
   const int32_t far = 120 << 23;
@@ -247,16 +228,12 @@ SPU_INLINE f32x16 spu_exp2_bytes(f32x16 below) {
   /* what is out of range is INT32_MIN: unsigned, more than any that is in range */
   const __m512i some = _mm512_cvtps_epi32((__m512)below);
   const i32x16 steps = (i32x16)_mm512_min_epu32(some, _mm512_set1_epi32(far));
-  const f32x16 f = (f32x16)_mm512_ternarylogic_epi32(
-      (__m512i)steps, _mm512_set1_epi32(0x007fffff), _mm512_set1_epi32(0x3f800000), 0xea);
 #else
   const i32x16 near = (below >= spu_splat(-0.5f)) & (below <= spu_splat((float)far));
   const f32x16 whole = spu_round(spu_select(near, below, spu_splat((float)far)));
   const i32x16 steps = __builtin_convertvector(whole, i32x16);
-  const f32x16 f = (f32x16)((steps & 0x007fffff) | 0x3f800000);
 #endif
-  const f32x16 slope = f * spu_splat(42.1559601f) + spu_splat(-125.433289f);
-  const f32x16 y = slope * f + spu_splat(337.762329f);
+  const f32x16 y = spu_sfu_look_up(spu_exp2_table, steps >> 18);
   return (f32x16)((u32x16)y - (u32x16)steps);
 }
 
@@ -266,98 +243,134 @@ SPU_INLINE f32x16 spu_attention_shift(const spu_attention_tile *t, int64_t at) {
   return spu_splat(top == -__builtin_inff() ? 0.0f : top);
 }
 
-/* 16 bytes of row `at`, as integers; their shares of the divisor are added to *sum */
-SPU_INLINE i32x16 spu_attention_exps(const spu_attention_tile *t, int64_t at, int g,
+/* 16 bytes of row r of block b, as integers; their shares of the divisor are added to *sum */
+SPU_INLINE i32x16 spu_attention_exps(const spu_attention_tile *t, int64_t b, int64_t r, int g,
                                      f32x16 shift, const float *inverse, f32x16 *sum) {
-  const f32x16 y = spu_exp2_bytes(shift - spu_load_f32(t->score[at] + 16 * g, 16));
-  *sum = *sum + y * spu_load_f32(inverse + 16 * g, 16);
+  const f32x16 y = spu_exp2_bytes(shift - spu_load_f32(t->score[b & 1][r] + 16 * g, 16));
+  *sum = *sum + y * spu_load_f32(inverse + SPU_KEY_BLOCK * b + 16 * g, 16);
   return spu_round_small(y);
 }
 
-/* the bytes of rows from `unit` on; `inverse` of the first block */
-SPU_STAGE void spu_attention_bytes(spu_attention_tile *t, const float *inverse, int64_t unit) {
-  for (int64_t at = unit; at < unit + SPU_QUERY_TILE; at++) {
+/*
+ * The bytes of four rows of block b, from `first` on; beside them as many of spu_head_products'
+ * first steps as there is room for, whose count is returned: products use two of the four ports
+ * of a processor, and exponentials the others.
+ */
+SPU_INLINE int32_t spu_attention_bytes(spu_attention_tile *t, int64_t b, int64_t first,
+                                       const float *inverse, i32x16 acc[SPU_QUERY_TILE][4],
+                                       const uint8_t *lanes, int64_t lane_step,
+                                       const uint8_t *four, int64_t row, int32_t quads,
+                                       const int groups, const int keys) {
+  int32_t done = 0;
+  for (int64_t r = first; r < first + SPU_QUERY_TILE; r++) {
+    const int64_t at = b * SPU_QUERIES + r;
     const f32x16 shift = spu_attention_shift(t, at);
-    const float *by = inverse + at / SPU_QUERIES * SPU_KEY_BLOCK;
     f32x16 sum = spu_splat(0.0f);
     i32x16 e[4];
     SPU_UNROLL
-    for (int g = 0; g < 4; g++) e[g] = spu_attention_exps(t, at, g, shift, by, &sum);
+    for (int g = 0; g < 4; g++) {
+#if defined(SPU_AVX512)
+      if (done < quads) {
+        spu_head_quad(acc, lanes + done * lane_step, four + 4 * done, row, groups, keys);
+        done++;
+      }
+#endif
+      e[g] = spu_attention_exps(t, b, r, g, shift, inverse, &sum);
+      SPU_PIN(e[g]);
+    }
     spu_store_64_bytes(t->bytes[at], e);
     spu_store_f32(t->lanes[at], sum, 16);
+  }
+  (void)acc, (void)lanes, (void)lane_step, (void)four, (void)row, (void)quads, (void)groups,
+      (void)keys;
+  return done;
+}
+
+/*
+ * Of `blocks` blocks: the scores, every row's maximum, and the bytes of all blocks but the last,
+ * which are made beside the next one's products. `inverse` is of the first block.
+ */
+SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k, const float *k_scale,
+                                    int32_t quads, int64_t blocks, const float *addend,
+                                    int64_t addend_row, const float *inverse) {
+  for (int64_t b = 0; b < blocks; b++, k += 256 * quads) {
+    for (int64_t first = 0; first < t->rows; first += SPU_QUERY_TILE) {
+      i32x16 acc[SPU_QUERY_TILE][4];
+      SPU_UNROLL
+      for (int r = 0; r < SPU_QUERY_TILE; r++) {
+        SPU_UNROLL
+        for (int g = 0; g < 4; g++) {
+          acc[r][g] = spu_isplat(t->query_start[first + r]);
+          SPU_PIN(acc[r][g]);
+        }
+      }
+      const uint8_t *four = (const uint8_t *)t->query + first * 4 * quads;
+      int32_t done = 0;
+      if (b > 0)
+        done = spu_attention_bytes(t, b - 1, first, inverse, acc, k, 256, four, 4 * quads, quads, 4,
+                                   1);
+      spu_head_products(acc, k + 256 * done, 256, four + 4 * done, 4 * quads, quads - done, 4, 1);
+      SPU_UNROLL
+      for (int r = 0; r < SPU_QUERY_TILE; r++) {
+        const f32x16 by = spu_splat(t->query_scale[first + r]);
+        const float *add = addend + (first + r) * addend_row + SPU_KEY_BLOCK * b;
+        f32x16 s[4];
+        SPU_UNROLL
+        for (int g = 0; g < 4; g++) {
+          const f32x16 key = spu_load_f32(k_scale + SPU_KEY_BLOCK * b + 16 * g, 16);
+          s[g] = (spu_to_f32(acc[r][g]) * by) * key + spu_load_f32(add + 16 * g, 16);
+          spu_store_f32(t->score[b & 1][first + r] + 16 * g, s[g], 16);
+        }
+        const f32x16 most = spu_max(spu_max(s[0], s[1]), spu_max(s[2], s[3]));
+        spu_store_f32(t->lanes[b * SPU_QUERIES + first + r], most, 16);
+      }
+    }
+    const int64_t at = b * SPU_QUERIES;
+    spu_store_f32(t->most + at, spu_trees_max(t->lanes[at]), 16);
   }
 }
 
 /*
- * sum += weight of the block * bytes . values, for rows from `unit` on and `lanes` groups of 16
- * channels from `first`. With `ahead` the bytes of the next unit are made meanwhile: the products
- * use two of the four ports of a processor, and exponentials the others.
+ * sum += weight of the block * bytes . values, of all blocks and `lanes` groups of 16 channels from
+ * `first`. With the first channels come the last block's bytes, beside the first block's products.
  */
-SPU_INLINE void spu_attention_unit(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t unit, const float *inverse,
-                                   const int lanes, const int ahead) {
-  const int64_t b = unit / SPU_QUERIES, row = unit % SPU_QUERIES;
-  const int8_t *values = v + b * SPU_KEY_BLOCK * wide + 4 * first;
-  i32x16 acc[SPU_QUERY_TILE][4];
-  SPU_UNROLL
-  for (int r = 0; r < SPU_QUERY_TILE; r++) {
-    SPU_UNROLL
-    for (int g = 0; g < lanes; g++) {
-      acc[r][g] = spu_isplat(0);
-      SPU_PIN(acc[r][g]);
-    }
-  }
-  const int32_t quads = SPU_KEY_BLOCK / 4;
-#if defined(SPU_AVX512)
-  if (ahead) {
-    const uint8_t *bytes = t->bytes[unit];
-    for (int64_t at = unit + SPU_QUERY_TILE; at < unit + 2 * SPU_QUERY_TILE; at++) {
-      const f32x16 shift = spu_attention_shift(t, at);
-      const float *by = inverse + at / SPU_QUERIES * SPU_KEY_BLOCK;
-      f32x16 sum = spu_splat(0.0f);
-      i32x16 e[4];
-      SPU_UNROLL
-      for (int g = 0; g < 4; g++) {
-        spu_head_quad(acc, values, bytes, SPU_KEY_BLOCK, lanes, 0);
-        e[g] = spu_attention_exps(t, at, g, shift, by, &sum);
-        SPU_PIN(e[g]);
-        values += 4 * wide;
-        bytes += 4;
-      }
-      spu_store_64_bytes(t->bytes[at], e);
-      spu_store_f32(t->lanes[at], sum, 16);
-    }
-  } else {
-    spu_head_products(acc, values, 4 * wide, t->bytes[unit], SPU_KEY_BLOCK, quads, lanes, 0);
-  }
-#else
-  if (ahead) spu_attention_bytes(t, inverse, unit + SPU_QUERY_TILE);
-  spu_head_products(acc, values, 4 * wide, t->bytes[unit], SPU_KEY_BLOCK, quads, lanes, 0);
-#endif
-  SPU_UNROLL
-  for (int r = 0; r < SPU_QUERY_TILE; r++) {
-    const f32x16 weight = spu_splat(t->weight[unit + r]);
-    SPU_UNROLL
-    for (int g = 0; g < lanes; g++) {
-      float *to = t->sum + (row + r) * wide + first + 16 * g;
-      spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
-    }
-  }
-}
-
-/* all units; the bytes too, if these are the first channels */
 SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_t first,
                                   int32_t wide, int64_t blocks, const float *inverse,
                                   const int lanes) {
-  const int64_t units = blocks * SPU_QUERIES;
-  int64_t unit = 0;
-  if (first == 0) {
-    spu_attention_bytes(t, inverse, 0);
-    for (; unit + SPU_QUERY_TILE < units; unit += SPU_QUERY_TILE)
-      spu_attention_unit(t, v, first, wide, unit, inverse, lanes, 1);
+  const int32_t quads = SPU_KEY_BLOCK / 4;
+  if (first == 0 && blocks == 1)
+    for (int64_t row = 0; row < t->rows; row += SPU_QUERY_TILE)
+      spu_attention_bytes(t, 0, row, inverse, NULL, NULL, 0, NULL, 0, 0, lanes, 0);
+  for (int64_t b = 0; b < blocks; b++) {
+    const uint8_t *values = (const uint8_t *)v + b * SPU_KEY_BLOCK * wide + 4 * first;
+    for (int64_t row = 0; row < t->rows; row += SPU_QUERY_TILE) {
+      i32x16 acc[SPU_QUERY_TILE][4];
+      SPU_UNROLL
+      for (int r = 0; r < SPU_QUERY_TILE; r++) {
+        SPU_UNROLL
+        for (int g = 0; g < lanes; g++) {
+          acc[r][g] = spu_isplat(0);
+          SPU_PIN(acc[r][g]);
+        }
+      }
+      const uint8_t *bytes = t->bytes[b * SPU_QUERIES + row];
+      int32_t done = 0;
+      if (first == 0 && b == 0 && blocks > 1)
+        done = spu_attention_bytes(t, blocks - 1, row, inverse, acc, values, 4 * wide, bytes,
+                                   SPU_KEY_BLOCK, quads, lanes, 0);
+      if (done < quads)
+        spu_head_products(acc, values, 4 * wide, bytes, SPU_KEY_BLOCK, quads, lanes, 0);
+      SPU_UNROLL
+      for (int r = 0; r < SPU_QUERY_TILE; r++) {
+        const f32x16 weight = spu_splat(t->weight[b * SPU_QUERIES + row + r]);
+        SPU_UNROLL
+        for (int g = 0; g < lanes; g++) {
+          float *to = t->sum + (row + r) * wide + first + 16 * g;
+          spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
+        }
+      }
+    }
   }
-  for (; unit < units; unit += SPU_QUERY_TILE)
-    spu_attention_unit(t, v, first, wide, unit, inverse, lanes, 0);
 }
 
 SPU_STAGE void spu_attention_mix_1(spu_attention_tile *t, const int8_t *v, int32_t first,
@@ -374,31 +387,28 @@ SPU_STAGE void spu_attention_mix_4(spu_attention_tile *t, const int8_t *v, int32
 }
 
 /*
- * Of `blocks` blocks: each one's maximum and its weight 2^(maximum - top), where the top is the
- * rows' maximum so far, and the factor of what has been summed before.
+ * Of `blocks` blocks: the weight 2^(maximum - top), where the top is the row's maximum so far, and
+ * the factor of what has been summed before.
  */
 SPU_STAGE void spu_attention_weights(spu_attention_tile *t, int64_t blocks) {
   const f32x16 lowest = spu_splat(-__builtin_inff()), step = spu_splat(SPU_LN_STEP);
   const f32x16 before = spu_load_f32(t->top, 16);
   f32x16 top = before;
-  for (int64_t at = 0; at < blocks * SPU_QUERIES; at += 16)
-    spu_store_f32(t->most + at, spu_trees_max(t->lanes[at]), 16);
-  /* the upper lanes hold the next block's rows: they are of no account */
   for (int64_t b = 0; b < blocks; b++)
     top = spu_max(spu_load_f32(t->most + b * SPU_QUERIES, 16), top);
-  spu_store_f32(t->top, top, SPU_QUERIES);
-  spu_store_f32(t->top + SPU_QUERIES, top, SPU_QUERIES);
-  top = spu_load_f32(t->top, 16);
+  spu_store_f32(t->top, top, 16);
   /* a row with nothing but -infinity so far: 2^(-infinity - 0) is 0 */
   const f32x16 base = spu_select(top == lowest, spu_splat(0.0f), top);
   spu_store_f32(t->factor, spu_exp((before - base) * step), 16);
-  for (int64_t at = 0; at < blocks * SPU_QUERIES; at += 16) /* two blocks */
-    spu_store_f32(t->weight + at, spu_exp((spu_load_f32(t->most + at, 16) - base) * step), 16);
+  for (int64_t b = 0; b < blocks; b++) {
+    const f32x16 most = spu_load_f32(t->most + b * SPU_QUERIES, 16);
+    spu_store_f32(t->weight + b * SPU_QUERIES, spu_exp((most - base) * step), 16);
+  }
 }
 
 /* what has been summed before, by its factor */
 SPU_STAGE void spu_attention_lower(spu_attention_tile *t, int32_t wide) {
-  for (int r = 0; r < SPU_QUERIES; r++)
+  for (int32_t r = 0; r < t->rows; r++)
     for (int32_t c = 0; c < wide; c += 16) {
       float *sum = t->sum + r * wide + c;
       spu_store_f32(sum, spu_load_f32(sum, 16) * spu_splat(t->factor[r]), 16);
@@ -454,10 +464,11 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
   const int32_t quads = (d + 3) / 4, wide = (dv + 15) & ~15;
   const int each = causal_first >= 0 || (mask && mask_row != 0);
   spu_attention_tile t;
+  if (rows % SPU_QUERIES) memset(t.lanes, 0, sizeof t.lanes); /* rows that do not exist have some */
   for (int32_t done = 0; done < rows; done += SPU_QUERIES) {
     const int32_t count = rows - done < SPU_QUERIES ? rows - done : SPU_QUERIES;
     spu_attention_query(&t, q + done * q_stride, q_stride, count, d, scale);
-    memset(t.sum, 0, (size_t)(SPU_QUERIES * wide) * sizeof(float));
+    memset(t.sum, 0, (size_t)(t.rows * wide) * sizeof(float));
     memset(t.total, 0, sizeof t.total);
     spu_store_f32(t.top, spu_splat(-__builtin_inff()), 16);
     int64_t visible = keys; /* to the last row */
@@ -482,7 +493,7 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
         addend = t.addend[0];
       }
       spu_attention_scores(&t, k + first * quads * 4, k_scale + first, quads, blocks, addend,
-                           each ? SPU_KEY_BLOCKS * SPU_KEY_BLOCK : 0);
+                           each ? SPU_KEY_BLOCKS * SPU_KEY_BLOCK : 0, v_inverse + first);
       spu_attention_weights(&t, blocks);
       if (first > 0) spu_attention_lower(&t, wide);
       for (int32_t c = 0; c < wide;) {

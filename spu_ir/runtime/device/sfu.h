@@ -8,14 +8,30 @@
 #include "numerics.h"
 #include "sfu_tables.h"
 
-/* 32 floats by the integers 0..31 */
+/* 32 floats by the lowest five bits of integers */
 SPU_INLINE f32x16 spu_sfu_look_up(const float *table, i32x16 piece) {
 #if defined(SPU_AVX512)
   return (f32x16)_mm512_permutex2var_ps(_mm512_loadu_ps(table), (__m512i)piece,
                                         _mm512_loadu_ps(table + 16));
+#elif defined(__AVX2__)
+  f32x16 y;
+  for (int half = 0; half < 2; half++) {
+    __m256i at;
+    __m256 of[4];
+    memcpy(&at, (const char *)&piece + 32 * half, 32);
+    for (int i = 0; i < 4; i++) /* by three bits */
+      of[i] = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8 * i), at);
+    const __m256 eight = _mm256_castsi256_ps(_mm256_slli_epi32(at, 28));
+    const __m256 sixteen = _mm256_castsi256_ps(_mm256_slli_epi32(at, 27));
+    const __m256 low = _mm256_blendv_ps(of[0], of[1], eight);
+    const __m256 high = _mm256_blendv_ps(of[2], of[3], eight);
+    const __m256 found = _mm256_blendv_ps(low, high, sixteen);
+    memcpy((char *)&y + 32 * half, &found, 32);
+  }
+  return y;
 #else
   f32x16 y;
-  for (int l = 0; l < 16; l++) y[l] = table[piece[l]];
+  for (int l = 0; l < 16; l++) y[l] = table[piece[l] & 31];
   return y;
 #endif
 }
