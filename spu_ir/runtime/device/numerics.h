@@ -258,6 +258,25 @@ SPU_INLINE void spu_store_64_bytes(void *to, const i32x16 *v) {
   for (int g = 0; g < 4; g++) spu_store_u8((uint8_t *)to + 16 * g, v[g], 16);
 #endif
 }
+/* the lowest bytes of 64 integers, each of them plus the lowest byte of `added` */
+SPU_INLINE void spu_store_64_low_bytes(void *to, const i32x16 *v, int32_t added) {
+#if defined(SPU_AVX512) && defined(__AVX512VBMI__)
+  /* every fourth byte of two vectors, twice: the lower half of one result, the upper of another */
+  const __m512i fourth = _mm512_set_epi64(
+      0x7c7874706c686460, 0x5c5854504c484440, 0x3c3834302c282420, 0x1c1814100c080400,
+      0x7c7874706c686460, 0x5c5854504c484440, 0x3c3834302c282420, 0x1c1814100c080400);
+  const __m512i low = _mm512_permutex2var_epi8((__m512i)v[0], fourth, (__m512i)v[1]);
+  const __m512i high = _mm512_permutex2var_epi8((__m512i)v[2], fourth, (__m512i)v[3]);
+  const __m512i bytes = _mm512_mask_mov_epi64(low, 0xf0, high);
+  _mm512_storeu_si512(to, _mm512_add_epi8(bytes, _mm512_set1_epi8((char)added)));
+#else
+  i32x16 bytes[4];
+  SPU_UNROLL
+  for (int i = 0; i < 4; i++)
+    bytes[i] = (i32x16)((u32x16)v[i] + (u32x16)spu_isplat(added)) & 0xff;
+  spu_store_64_bytes(to, bytes);
+#endif
+}
 SPU_INLINE void spu_store_i8(int8_t *p, i32x16 v, int64_t count) {
   spu_store_u8((uint8_t *)p, v, count);
 }
@@ -374,11 +393,9 @@ SPU_INLINE void spu_quantise_row(const float *x, uint8_t *q, int64_t n, float in
     for (; j + 64 <= n; j += 64) {
       i32x16 v[4];
       SPU_UNROLL
-      for (int i = 0; i < 4; i++) { /* NaN becomes INT32_MIN, as there */
-        const f32x16 t = spu_load_f32(x + j + 16 * i, 16) * spu_splat(inv_scale);
-        v[i] = (i32x16)((u32x16)spu_round_small(t) + (u32x16)spu_isplat(zero)) & 0xff;
-      }
-      spu_store_64_bytes(q + j, v);
+      for (int i = 0; i < 4; i++) /* NaN becomes INT32_MIN, as there */
+        v[i] = spu_round_small(spu_load_f32(x + j + 16 * i, 16) * spu_splat(inv_scale));
+      spu_store_64_low_bytes(q + j, v, zero);
     }
 #endif
   for (; j < n; j += 16) {

@@ -20,11 +20,9 @@ SPU_INLINE void vpu_quantise_scaled(const float *x, const float *columns, uint8_
     for (; j + 64 <= n; j += 64) {
       i32x16 v[4];
       SPU_UNROLL
-      for (int i = 0; i < 4; i++) {
-        const f32x16 t = vpu_scaled(x, columns, j + 16 * i, 16) * spu_splat(inverse);
-        v[i] = (i32x16)((u32x16)spu_round_small(t) + (u32x16)spu_isplat(zero)) & 0xff;
-      }
-      spu_store_64_bytes(q + j, v);
+      for (int i = 0; i < 4; i++)
+        v[i] = spu_round_small(vpu_scaled(x, columns, j + 16 * i, 16) * spu_splat(inverse));
+      spu_store_64_low_bytes(q + j, v, zero);
     }
 #endif
   for (; j < n; j += 16) {
@@ -59,16 +57,16 @@ static inline void vpu_quantise_columns_from_f32(const float *x, const float *co
     const f32x16 a = vpu_scaled(x, columns, j, 16), b = vpu_scaled(x, columns, j + 16, 16);
     mosts = spu_max(a, mosts);
     most = spu_max(b, most);
-    leasts = spu_max(-a, leasts);
-    least = spu_max(-b, least);
+    leasts = spu_min(a, leasts);
+    least = spu_min(b, least);
   }
   for (; j < n; j += 16) { /* lanes that are not loaded are 0, which is where both begin */
     const f32x16 v = vpu_scaled(x, columns, j, n - j < 16 ? n - j : 16);
     most = spu_max(v, most);
-    least = spu_max(-v, least);
+    least = spu_min(v, least);
   }
   const float above = spu_tree_max(spu_max(mosts, most)) / (float)(255 - zero);
-  const float below = zero ? spu_tree_max(spu_max(leasts, least)) / (float)zero : 0.0f;
+  const float below = zero ? -spu_tree_min(spu_min(leasts, least)) / (float)zero : 0.0f;
   const float step = below > above ? below : above;
   *scale = step == 0.0f ? 1.0f : step;
   vpu_quantise_scaled(x, columns, q, n, step == 0.0f ? 0.0f : 1.0f / step, zero, 0, 255);

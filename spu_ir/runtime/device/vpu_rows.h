@@ -297,15 +297,15 @@ static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *
     const f32x16 a = spu_load_f32(x + start, 16), b = spu_load_f32(x + start + 16, 16);
     mosts = spu_max(a, mosts);
     most = spu_max(b, most);
-    leasts = spu_max(-a, leasts);
-    least = spu_max(-b, least);
+    leasts = spu_min(a, leasts);
+    least = spu_min(b, least);
   }
   most = spu_max(mosts, most);
-  least = spu_max(leasts, least);
+  least = spu_min(leasts, least);
   VPU_ROW_LOOP(x + start, n - start, most, spu_max(v, most));
-  VPU_ROW_LOOP(x + start, n - start, least, spu_max(-v, least));
+  VPU_ROW_LOOP(x + start, n - start, least, spu_min(v, least));
   const float above = spu_tree_max(most) / (float)(255 - zero);
-  const float below = zero ? spu_tree_max(least) / (float)zero : 0.0f;
+  const float below = zero ? -spu_tree_min(least) / (float)zero : 0.0f;
   const float step = below > above ? below : above;
   const float inverse = step == 0.0f ? 0.0f : 1.0f / step;
   *scale = step == 0.0f ? 1.0f : step;
