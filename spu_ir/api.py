@@ -208,6 +208,7 @@ def compile(
     bias_correction: bool = False,
     smoothing: bool = False,
     rounding: Rounding = "nearest",
+    group_size: int | None = None,
     budget: float | None = None,
     tolerance: float | None = None,
     attention: Attention = "auto",
@@ -238,7 +239,8 @@ def compile(
     or "mse". `bias_correction` takes the mean error that quantisation adds off the biases;
     `smoothing` moves outlier columns of normalised activations into weights, which transformers
     gain by. `rounding` "second-order" rounds the weights of a layer for what it answers on the
-    calibration feeds, and corrects its bias, instead of each to the nearest.
+    calibration feeds, and corrects its bias, instead of each to the nearest. `group_size` inputs of
+    a matrix product share their scales, a multiple of 64, instead of all of a row.
     `budget` is the largest share of the multiply-accumulates that "mixed" computes in bf16 (by
     default 0.1); with `tolerance` it stops where the estimated relative L2 error of the outputs is
     below that; the model's `options["estimated_error"]` says where it came to.
@@ -281,6 +283,7 @@ def compile(
         budget=budget,
         tolerance=tolerance,
         attention=attention,
+        group_size=group_size,
     )
     program, job = lower(
         model,

@@ -44,6 +44,7 @@ class Quantisation:
     budget: float | None = None
     tolerance: float | None = None
     attention: Attention = "auto"
+    group_size: int | None = None
 
     def check(self, *, calibrated: bool) -> None:
         """Raises SpuError for options that are unknown or need what is not there."""
@@ -66,6 +67,7 @@ class Quantisation:
             ("bias correction", self.bias_correction),
             ("smoothing", self.smoothing),
             ("second-order rounding", self.second_order),
+            ("a group size", self.group_size is not None),
         ):
             if wanted and not self.quantises:
                 raise SpuError(
@@ -117,11 +119,14 @@ class Quantisation:
         from spu_ir.transforms.calibrate import calibrate
         from spu_ir.transforms.choose_precision import choose_precision
         from spu_ir.transforms.correct_bias import correct_bias
+        from spu_ir.transforms.group_inputs import group_inputs
         from spu_ir.transforms.round_weights import round_weights
         from spu_ir.transforms.scale_columns import scale_columns
         from spu_ir.transforms.smooth_activations import smooth_activations
 
         if feeds is None or not self.quantises:
+            if self.group_size is not None:
+                group_inputs(module, ctx, self.group_size)
             return None
         estimate: float | None = None
         again = (
@@ -145,6 +150,8 @@ class Quantisation:
                 lambda done: progress("scale columns", done, total),
                 WEIGHT_SHARE[self.rounding],
             )
+        if self.group_size is not None:
+            group_inputs(module, ctx, self.group_size)
         calibrate(
             module, ctx, feeds, lambda done: progress("calibrate", done, total), self.observer
         )

@@ -48,6 +48,7 @@ PASSES = (
     "sparsify",
     "smooth-activations",
     "scale-columns",
+    "group-inputs",
     "calibrate",
     "choose-precision",
     "round-weights",

@@ -169,6 +169,12 @@ def _add_quantisation(parser: argparse.ArgumentParser) -> None:
         help="of weights: each to the nearest, or for what its layer answers on the calibration",
     )
     group.add_argument(
+        "--group-size",
+        type=int,
+        metavar="INPUTS",
+        help="how many inputs of a matrix product share their scales, a multiple of 64 (all)",
+    )
+    group.add_argument(
         "--budget",
         type=float,
         metavar="SHARE",
@@ -219,6 +225,7 @@ def _run(options: argparse.Namespace) -> None:
             bias_correction=options.bias_correction,
             smoothing=options.smoothing,
             rounding=options.rounding,
+            group_size=options.group_size,
             budget=options.budget,
             tolerance=options.tolerance,
             attention=options.attention,

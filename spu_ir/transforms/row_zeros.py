@@ -14,6 +14,7 @@ from spu_ir.dialects.vpu import (
     BinaryFn,
     BinaryOp,
     ReshapeOp,
+    SliceOp,
     SoftmaxOp,
     TransposeOp,
     UnaryFn,
@@ -59,9 +60,12 @@ def row_zero(value: SSAValue) -> int:
 
     Where `choose_row_zero` or `scale-columns` saw rows it is what was chosen instead of 40.
     """
+    chosen = value.owner.attributes.get(ROW_ZERO) if isinstance(value.owner, Operation) else None
     op = producer_of(value)
-    if isinstance(op, Operation) and isinstance(found := op.attributes.get(ROW_ZERO), IntegerAttr):
-        return found.value.data
+    if chosen is None and isinstance(op, Operation):
+        chosen = op.attributes.get(ROW_ZERO)
+    if isinstance(chosen, IntegerAttr):
+        return chosen.value.data
     if isinstance(op, EpilogueOp):
         return _ACTIVATION_ZERO.get(op.activation.data, SYMMETRIC)
     if isinstance(op, SoftmaxOp):
@@ -76,7 +80,7 @@ def row_zero(value: SSAValue) -> int:
 def producer_of(value: SSAValue) -> object:
     """What computes the numbers of `value`: an op, or the block of an argument."""
     op = value.owner
-    while isinstance(op, ReshapeOp | TransposeOp):
+    while isinstance(op, ReshapeOp | TransposeOp | SliceOp):
         op = op.x.owner
     return op
 
@@ -107,6 +111,6 @@ def best_zero(rows: Iterable[Array], candidates: Sequence[int] = CANDIDATES) -> 
 
 def choose_row_zero(value: SSAValue, rows: Iterable[Array]) -> None:
     """Let `row_zero(value)` be what is best for `rows`, if it is MOSTLY_POSITIVE so far."""
-    op = producer_of(value)
+    op = value.owner if isinstance(value.owner, SliceOp) else producer_of(value)
     if isinstance(op, Operation) and row_zero(value) == MOSTLY_POSITIVE:
         op.attributes[ROW_ZERO] = IntegerAttr(best_zero(rows), i32)
