@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from onnx import numpy_helper
 import spu_ir
 from benchmarks import ratios
 from benchmarks.fidelity_cases import Case
+from spu_ir import api
+from spu_ir.transforms import encode
 from spu_ir.zoo import BertConfig, ResNetConfig, published
 
 BERT = BertConfig(
@@ -24,15 +27,17 @@ BERT = BertConfig(
 
 
 def test_a_ratio_is_read_sorted_and_written() -> None:
-    found = ratios.parse_all("95%,16,1x,90%")
-    assert found == ["95%", 16, 1, "90%"]
-    assert sorted(found, key=ratios.order) == [1, 16, "90%", "95%"]
-    assert [ratios.title(ratio) for ratio in found] == ["95%", "16x", "1x", "90%"]
+    found = ratios.parse_all("95%,16x/2,32,16,1x,90%,8/2")
+    assert found == ["95%", "16x share 2", 32, 16, 1, "90%", "8x share 2"]
+    ordered = [1, "8x share 2", 16, "16x share 2", 32, "90%", "95%"]
+    assert sorted(found, key=ratios.order) == ordered
+    titles = ["95%", "16x share 2", "32x", "16x", "1x", "90%", "8x share 2"]
+    assert [ratios.title(ratio) for ratio in found] == titles
 
 
-@pytest.mark.parametrize("text", ["3", "100%", "-1", "95.5%", "x", "%", "16x%"])
+@pytest.mark.parametrize("text", ["3", "100%", "-1", "95.5%", "x", "%", "16x%", "16/3", "95%/2"])
 def test_what_is_no_ratio_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="none of 1, 2, 4, 8, 16, 32, nor zeros"):
+    with pytest.raises(ArgumentTypeError, match="none of 1, 2, 4, 8, 16, 32, none such as"):
         ratios.parse(text)
 
 
@@ -50,6 +55,29 @@ def test_percent_are_zeros_of_each_weight_anywhere() -> None:
             assert np.mean(weight == 0) == pytest.approx(0.95, abs=1e-3)
             of_rows = np.count_nonzero(weight, axis=0)
             assert of_rows.min() < of_rows.max()
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(16, 1), ("16x share 2", 2)])
+def test_lane_groups_that_keep_the_same_places_share_slots(
+    ratio: ratios.Ratio, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(BERT, num_hidden_layers=2)
+    case = Case(replace(published("bert"), config=config), seq=24)
+    shares: list[int] = []
+
+    def counted(*arguments: Any) -> encode.Choice:
+        choice = choose(*arguments)
+        if choice.encoding is not None:
+            shares.append(choice.encoding.share.data)
+        return choice
+
+    choose = encode.choose
+    monkeypatch.setattr(encode, "choose", counted)
+    program, _ = api.lower(case.build(ratio), **case.options("int8"))
+    assert program
+    # Two layers of six products, and heads, which have only a few rows.
+    assert shares[:12] == [share] * 12
+    assert set(shares[12:]) <= {1}
 
 
 def test_the_compiler_sees_them_by_itself() -> None:

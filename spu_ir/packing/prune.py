@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dialects.types import Array
-from .windows import LANES, Segments, blocks_of, check_weight
+from .windows import Segments, blocks_of, check_weight
 
 RATIOS = (1, 2, 4, 8, 16, 32)
 """One of so many weights stays; 1 is dense."""
@@ -60,6 +60,28 @@ def largest_per_bank(
     return keep
 
 
+def keep_in_banks(
+    score: NDArray[np.floating],
+    lengths: Sequence[int],
+    bank: int,
+    slots: int,
+    share: int = 1,
+    groups: int = 1,
+) -> NDArray[np.bool_]:
+    """
+    Which elements of rows `[N, K]` stay: `slots` of every row and bank, of the largest `score`.
+
+    With `share`, rows l, l + 16, ... of a block of `share` lane groups keep the same ones, by the
+    sum of their scores: those of one of the `groups` of a convolution, the last block of which may
+    lack rows. `lengths` are those of the runs in K in which banks of `bank` are cut.
+    """
+    rows, depth = score.shape
+    blocks = blocks_of(score, share, groups)
+    keep = largest_per_bank(blocks.sum(axis=1), lengths, bank, slots)
+    every = np.broadcast_to(keep[:, None], blocks.shape).reshape(groups, -1, depth)
+    return np.ascontiguousarray(every[:, : rows // groups]).reshape(rows, depth)
+
+
 def prune_banked(
     weight: Array,
     segments: Segments,
@@ -73,16 +95,10 @@ def prune_banked(
 
     Banks of `bank` elements are cut inside each segment (only the lengths matter here, so that
     float32 weights can be pruned for INT8). Those with the largest magnitude stay; of equal ones
-    those with the lower index. With `share`, rows l, l + 16, ... of a block of `share` lane
-    groups are pruned alike, by the sum of their magnitudes.
+    those with the lower index. `share` and `groups` are those of `keep_in_banks`.
     """
     lengths = [length for _, length in segments]
     check_weight(weight, [(0, length) for length in lengths], groups)
-    blocks = blocks_of(weight, share, groups)
-    score = np.abs(blocks.astype(np.float64)).sum(axis=1)
-    keep = largest_per_bank(score, lengths, bank, slots)
-    pruned = np.where(keep[:, None], blocks, np.zeros((), dtype=blocks.dtype))
-    per_group = weight.shape[0] // groups
-    padded = -(-per_group // (LANES * share)) * LANES * share
-    rows = pruned.reshape(groups, padded, weight.shape[1])[:, :per_group]
-    return np.ascontiguousarray(rows.reshape(weight.shape))
+    score = np.abs(weight.astype(np.float64))
+    keep = keep_in_banks(score, lengths, bank, slots, share, groups)
+    return np.where(keep, weight, np.zeros((), dtype=weight.dtype))

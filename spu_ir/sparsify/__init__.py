@@ -10,7 +10,7 @@ from spu_ir.packing.prune import RATIOS
 
 from .banks import BANK, BankedRows, bank_mask, conv_rows, linear_rows
 from .layers import Layer, Ratio
-from .magnitude import magnitude, pruned_weight
+from .magnitude import Structure, magnitude, pruned_weight
 from .report import LayerReport, Report, report_table
 from .second_order import second_order
 
@@ -22,6 +22,7 @@ __all__ = [
     "LayerReport",
     "Ratio",
     "Report",
+    "Structure",
     "bank_mask",
     "conv_rows",
     "linear_rows",

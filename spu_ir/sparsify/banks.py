@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from spu_ir.packing.prune import RATIOS, banks_of, largest_per_bank, why_dense
+from spu_ir.packing.prune import RATIOS, banks_of, keep_in_banks, why_dense
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Mask: TypeAlias = NDArray[np.bool_]
@@ -132,17 +132,27 @@ def conv_rows(
 
 
 def bank_mask(
-    weight: Array, rows: BankedRows, ratio: int, *, bank: int = BANK, score: Array | None = None
+    weight: Array,
+    rows: BankedRows,
+    ratio: int,
+    *,
+    bank: int = BANK,
+    share: int = 1,
+    score: Array | None = None,
 ) -> Mask:
     """
     Which elements of `weight` stay at `ratio`: the `bank / ratio` largest of each row and bank.
 
     `score` of the weight's shape, by default its magnitudes, says what is large; of equals the
-    first stay. A weight that the compiler leaves dense (`rows.why_dense`) keeps everything.
+    first stay. With `share = 2` rows l and l + 16 of every 32 of a group keep the same, by the sum
+    of their scores: these fit slots that two lane groups share. A weight that the compiler leaves
+    dense (`rows.why_dense`) keeps everything.
     """
     if ratio not in RATIOS:
         raise ValueError(f"ratio {ratio} is not one of {RATIOS}")
     if ratio == 1 or rows.why_dense is not None:
         return np.full(rows.shape, True)
     values: Array = np.abs(weight if score is None else score).astype(np.float64)
-    return rows.weight(largest_per_bank(rows.rows(values), rows.lengths, bank, bank // ratio))
+    slots = bank // ratio
+    keep = keep_in_banks(rows.rows(values), rows.lengths, bank, slots, share, rows.groups)
+    return rows.weight(keep)
