@@ -23,8 +23,15 @@ settings.load_profile("spu")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Compiled libraries are cached in the session's folder, not the user's."""
-    folder = str(tmp_path_factory.mktemp("cache"))
+    """
+    Compiled libraries are cached in the session's folder, not the user's.
+
+    The processes of one session share it: what one has compiled, the others need not.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = str(root / "cache")
     os.environ["SPU_IR_CACHE"] = folder
     # What runs on cards is counted among the session's own processes; each worker has its own.
     os.environ["SPU_IR_RUNTIME"] = str(tmp_path_factory.mktemp("runtime"))
