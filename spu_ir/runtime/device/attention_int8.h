@@ -332,16 +332,18 @@ SPU_STAGE void spu_attention_scores(spu_attention_tile *t, const uint8_t *k, con
 
 /*
  * sum += weight of the block * bytes . values, of all blocks and `lanes` groups of 16 channels from
- * `first`. With the first channels come the last block's bytes, beside the first block's products.
+ * `first`; `fresh` says that there is no sum yet. With the first channels come the last block's
+ * bytes, beside the first block's products.
  */
 SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                  int32_t wide, int64_t blocks, const float *inverse,
+                                  int32_t wide, int64_t blocks, const float *inverse, int fresh,
                                   const int lanes) {
   const int32_t quads = SPU_KEY_BLOCK / 4;
   if (first == 0 && blocks == 1)
     for (int64_t row = 0; row < t->rows; row += SPU_QUERY_TILE)
       spu_attention_bytes(t, 0, row, inverse, NULL, NULL, 0, NULL, 0, 0, lanes, 0);
   for (int64_t b = 0; b < blocks; b++) {
+    const int64_t before = fresh && b == 0 ? 0 : 16;
     const uint8_t *values = (const uint8_t *)v + b * SPU_KEY_BLOCK * wide + 4 * first;
     for (int64_t row = 0; row < t->rows; row += SPU_QUERY_TILE) {
       i32x16 acc[SPU_QUERY_TILE][4];
@@ -366,7 +368,7 @@ SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_
         SPU_UNROLL
         for (int g = 0; g < lanes; g++) {
           float *to = t->sum + (row + r) * wide + first + 16 * g;
-          spu_store_f32(to, spu_load_f32(to, 16) + spu_to_f32(acc[r][g]) * weight, 16);
+          spu_store_f32(to, spu_load_f32(to, before) + spu_to_f32(acc[r][g]) * weight, 16);
         }
       }
     }
@@ -374,16 +376,16 @@ SPU_INLINE void spu_attention_mix(spu_attention_tile *t, const int8_t *v, int32_
 }
 
 SPU_STAGE void spu_attention_mix_1(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks, const float *inverse) {
-  spu_attention_mix(t, v, first, wide, blocks, inverse, 1);
+                                   int32_t wide, int64_t blocks, const float *inverse, int fresh) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, fresh, 1);
 }
 SPU_STAGE void spu_attention_mix_2(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks, const float *inverse) {
-  spu_attention_mix(t, v, first, wide, blocks, inverse, 2);
+                                   int32_t wide, int64_t blocks, const float *inverse, int fresh) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, fresh, 2);
 }
 SPU_STAGE void spu_attention_mix_4(spu_attention_tile *t, const int8_t *v, int32_t first,
-                                   int32_t wide, int64_t blocks, const float *inverse) {
-  spu_attention_mix(t, v, first, wide, blocks, inverse, 4);
+                                   int32_t wide, int64_t blocks, const float *inverse, int fresh) {
+  spu_attention_mix(t, v, first, wide, blocks, inverse, fresh, 4);
 }
 
 /*
@@ -468,12 +470,12 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
   for (int32_t done = 0; done < rows; done += SPU_QUERIES) {
     const int32_t count = rows - done < SPU_QUERIES ? rows - done : SPU_QUERIES;
     spu_attention_query(&t, q + done * q_stride, q_stride, count, d, scale);
-    memset(t.sum, 0, (size_t)(t.rows * wide) * sizeof(float));
     memset(t.total, 0, sizeof t.total);
     spu_store_f32(t.top, spu_splat(-__builtin_inff()), 16);
     int64_t visible = keys; /* to the last row */
     if (causal_first >= 0 && causal_first + done + count < keys)
       visible = causal_first + done + count;
+    if (visible == 0) memset(t.sum, 0, (size_t)(t.rows * wide) * sizeof(float));
     for (int64_t first = 0; first < visible; first += SPU_KEY_BLOCKS * SPU_KEY_BLOCK) {
       const int64_t left = visible - first;
       const int64_t most = SPU_KEY_BLOCKS * SPU_KEY_BLOCK, some = left < most ? left : most;
@@ -500,11 +502,11 @@ static inline void spu_attention_int8(const float *q, int64_t q_stride, const ui
         const int8_t *values = v + first * wide;
         const float *inverse = v_inverse + first;
         if (wide - c >= 64)
-          spu_attention_mix_4(&t, values, c, wide, blocks, inverse), c += 64;
+          spu_attention_mix_4(&t, values, c, wide, blocks, inverse, first == 0), c += 64;
         else if (wide - c >= 32)
-          spu_attention_mix_2(&t, values, c, wide, blocks, inverse), c += 32;
+          spu_attention_mix_2(&t, values, c, wide, blocks, inverse, first == 0), c += 32;
         else
-          spu_attention_mix_1(&t, values, c, wide, blocks, inverse), c += 16;
+          spu_attention_mix_1(&t, values, c, wide, blocks, inverse, first == 0), c += 16;
       }
       spu_attention_totals(&t, blocks);
     }
