@@ -48,6 +48,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8": {},
     "int8, smoothing": {"smoothing": True},
     "int8, smoothing, second order": {"smoothing": True, "rounding": "second-order"},
+    "int8, smoothing, second order, groups of 128": {
+        "smoothing": True,
+        "rounding": "second-order",
+        "group_size": 128,
+    },
     "mixed, smoothing, second order": {
         "precision": "mixed",
         "budget": 0.25,
