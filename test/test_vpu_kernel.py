@@ -136,12 +136,31 @@ def test_quantise_by_lane(c: Device, n: int, seed: int, dtype: str) -> None:
     zero = rng.integers(info.min, info.max, n, dtype, endpoint=True)
     y = np.empty(n, dtype)
     short = "u8" if dtype == "uint8" else "i8"
-    c.call(f"quantise_by_{short}", x, scale, zero.astype(np.float32), y, n)
+    c.call(f"quantise_by_{short}", x, scale, zero.astype(np.int32), y, n)
     assert_same_bits(y, golden.quantise_by(x, scale, zero, dtype))
     q = rng.integers(-(2**31), 2**31, n, np.int32)
     back = np.empty(n, np.float32)
     c.call("dequantise_by", q, scale, zero.astype(np.int32), back, n)
     assert_same_bits(back, golden.dequantise_by(q, scale, zero))
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-20, 0.013, 1.0, 77.0, 1e20, 3e37, 3e38])
+def test_quantise_next_to_the_middle(c: Device, size: float) -> None:
+    """Where a product with 1 / scale, instead of a division, would be rounded to the other side."""
+    rng = np.random.default_rng(0)
+    scale = (rng.uniform(0.5, 1, 8192) * size).astype(np.float32)
+    with np.errstate(over="ignore"):
+        x = (rng.integers(-300, 300, 8192) + np.float32(0.5)).astype(np.float32) * scale
+        for _ in range(2):
+            x = np.nextafter(x, rng.choice(np.float32([-np.inf, np.inf]), 8192), dtype=np.float32)
+    zero = np.full(8192, 128, np.int32)
+    y = np.empty(8192, np.uint8)
+    c.call("quantise_by_u8", x, scale, zero, y, 8192)
+    want = golden.quantise_by(x, scale, zero.astype(np.uint8), "uint8")
+    assert_same_bits(y, want)
+    if 1e-30 < size < 1e30:
+        product = np.clip(np.rint(x * (np.float32(1) / scale)), -128, 127) + 128
+        assert (product != want).any(), "no number is near enough to the middle"
 
 
 def test_softplus_accuracy() -> None:

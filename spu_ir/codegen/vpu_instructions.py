@@ -100,11 +100,13 @@ def vectors(
     out: View,
     render: Callable[[list[str]], str],
     integer_loads: Sequence[int] = (),
+    write: str = "vpu_write_",
 ) -> None:
     """
     `out = render(inputs)` 16 lanes at a time, through f32; broadcasting as numpy's.
 
-    Inputs whose number is in `integer_loads` are loaded as i32x16 instead.
+    Inputs whose number is in `integer_loads` are loaded as i32x16 instead. `write` is what stores
+    the result, but for the type.
     """
     rank = max(1, len(out.dims))
     views = [broadcast(view, rank) for view in (*inputs, out)]
@@ -134,7 +136,7 @@ def vectors(
         ]
         pointer, stride = cursors[-1]
         scope.line(
-            f"vpu_write_{SHORT[name_of(out)]}({pointer} + {_step(j, stride)}, {stride}, "
+            f"{write}{SHORT[name_of(out)]}({pointer} + {_step(j, stride)}, {stride}, "
             f"{render(loads)}, {left});"
         )
         scope.close()
@@ -236,7 +238,7 @@ def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
     inputs = [x, _scale_view(op, scope.view(op.scale), rank)]
     low, high = ("0.0f", "255.0f") if name_of(out) == "uint8" else ("-128.0f", "127.0f")
     if op.zero is None:
-        zero = "spu_splat(0.0f)"
+        zero = "spu_isplat(0)"
     else:
         inputs.append(_scale_view(op, scope.view(op.zero), rank))
         zero = ""
@@ -245,6 +247,8 @@ def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
         inputs,
         out,
         lambda v: f"vpu_quantise({v[0]}, {v[1]}, {zero or v[2]}, {low}, {high})",
+        (2,),
+        "vpu_write_low_",
     )
 
 

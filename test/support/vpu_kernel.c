@@ -111,13 +111,15 @@ CONVERT(i32, int32_t)
 CONVERT(i64, int64_t)
 CONVERT(i1, uint8_t)
 
-void quantise_by_u8(const float *x, const float *scale, const float *zero, uint8_t *y, int64_t n) {
-  EACH16 vpu_store_u8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
-                                          vpu_load_f32(zero + j, c), 0, 255), c);
+void quantise_by_u8(const float *x, const float *scale, const int32_t *zero, uint8_t *y,
+                    int64_t n) {
+  EACH16 spu_store_u8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
+                                          spu_load_i32(zero + j, c), 0, 255), c);
 }
-void quantise_by_i8(const float *x, const float *scale, const float *zero, int8_t *y, int64_t n) {
-  EACH16 vpu_store_i8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
-                                          vpu_load_f32(zero + j, c), -128, 127), c);
+void quantise_by_i8(const float *x, const float *scale, const int32_t *zero, int8_t *y,
+                    int64_t n) {
+  EACH16 spu_store_i8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
+                                          spu_load_i32(zero + j, c), -128, 127), c);
 }
 void dequantise_by(const int32_t *x, const float *scale, const int32_t *zero, float *y, int64_t n) {
   EACH16 vpu_store_f32(y + j, vpu_dequantise(spu_load_i32(x + j, c), vpu_load_f32(scale + j, c),

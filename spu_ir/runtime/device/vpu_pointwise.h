@@ -156,11 +156,31 @@ SPU_INLINE f32x16 vpu_hard_swish(f32x16 x) {
 
 /* ---- quantisation with a scale and a zero point per lane ------------------------------------- */
 
-/* x / scale, NaN to 0, clamped to [low - zero, high - zero], halves to even, + zero: the integer,
- * as a float that vpu_store_u8 or vpu_store_i8 stores exactly */
-SPU_INLINE f32x16 vpu_quantise(f32x16 x, f32x16 scale, f32x16 zero, float low, float high) {
+/*
+ * x / scale, NaN to 0, clamped to [low - zero, high - zero], halves to even, + zero; zero is loaded
+ * as q of vpu_dequantise. Only the low byte of a lane is the result, for vpu_write_low_u8 or _i8.
+ *
+ * A division takes longer than all the rest. A product with 1 / scale, which differs from it by
+ * 255.5 * 3 * 2^-24 < 2^-14 at most, is rounded to the same number unless it is as near to the
+ * middle between two; and unless 1 / scale is none of the normal numbers.
+ */
+SPU_INLINE i32x16 vpu_quantise(f32x16 x, f32x16 scale, i32x16 zero, float low, float high) {
+  const f32x16 least = spu_splat(low) - spu_to_f32(zero), most = spu_splat(high) - spu_to_f32(zero);
+#if defined(SPU_AVX512)
+  const f32x16 inverse = spu_splat(1.0f) / scale, size = spu_abs(inverse);
+  const i32x16 normal = (size >= spu_splat(0x1p-126f)) & (size <= spu_splat(0x1p126f));
+  /* NaN, in the second operand, passes both and is not below any bound */
+  const f32x16 close = spu_min(most, spu_max(least, x * inverse));
+  const f32x16 whole = spu_round(close);
+  const __mmask16 sure =
+      _mm512_cmp_ps_mask((__m512)spu_abs(close - whole), _mm512_set1_ps(0.5f - 0x1p-13f),
+                         _CMP_LT_OQ) &
+      _mm512_movepi32_mask((__m512i)normal);
+  if (__builtin_expect(sure == 0xffff, 1))
+    return (i32x16)((u32x16)spu_round_small(whole) + (u32x16)zero);
+#endif
   const f32x16 t = x / scale, number = spu_select(t == t, t, spu_splat(0.0f));
-  return spu_round(vpu_clip(number, spu_splat(low) - zero, spu_splat(high) - zero)) + zero;
+  return (i32x16)((u32x16)spu_round_small(vpu_clip(number, least, most)) + (u32x16)zero);
 }
 /* (float)(q - zero) * scale; q is loaded by spu_load_u8, spu_load_i8 or spu_load_i32 */
 SPU_INLINE f32x16 vpu_dequantise(i32x16 q, f32x16 scale, i32x16 zero) {

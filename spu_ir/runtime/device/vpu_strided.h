@@ -25,8 +25,8 @@ VPU_STRIDED(vpu_read_int_u8, uint8_t, i32x16, spu_load_u8)
 VPU_STRIDED(vpu_read_int_i8, int8_t, i32x16, spu_load_i8)
 VPU_STRIDED(vpu_read_int_i32, int32_t, i32x16, spu_load_i32)
 
-#define VPU_STRIDED_STORE(name, type, store)                                               \
-  SPU_INLINE void name(type *p, int64_t stride, f32x16 v, int64_t count) {                 \
+#define VPU_STRIDED_STORE(name, type, vector, store)                                       \
+  SPU_INLINE void name(type *p, int64_t stride, vector v, int64_t count) {                 \
     if (stride == 1) {                                                                     \
       store(p, v, count);                                                                  \
       return;                                                                              \
@@ -36,12 +36,14 @@ VPU_STRIDED(vpu_read_int_i32, int32_t, i32x16, spu_load_i32)
     for (int64_t i = 0; i < count; i++)                                                    \
       p[i * stride] = lanes[i];                                                            \
   }
-VPU_STRIDED_STORE(vpu_write_f32, float, vpu_store_f32)
-VPU_STRIDED_STORE(vpu_write_bf16, uint16_t, vpu_store_bf16)
-VPU_STRIDED_STORE(vpu_write_u8, uint8_t, vpu_store_u8)
-VPU_STRIDED_STORE(vpu_write_i8, int8_t, vpu_store_i8)
-VPU_STRIDED_STORE(vpu_write_i32, int32_t, vpu_store_i32)
-VPU_STRIDED_STORE(vpu_write_i64, int64_t, vpu_store_i64)
-VPU_STRIDED_STORE(vpu_write_i1, uint8_t, vpu_store_i1)
+VPU_STRIDED_STORE(vpu_write_f32, float, f32x16, vpu_store_f32)
+VPU_STRIDED_STORE(vpu_write_bf16, uint16_t, f32x16, vpu_store_bf16)
+VPU_STRIDED_STORE(vpu_write_u8, uint8_t, f32x16, vpu_store_u8)
+VPU_STRIDED_STORE(vpu_write_i8, int8_t, f32x16, vpu_store_i8)
+VPU_STRIDED_STORE(vpu_write_i32, int32_t, f32x16, vpu_store_i32)
+VPU_STRIDED_STORE(vpu_write_i64, int64_t, f32x16, vpu_store_i64)
+VPU_STRIDED_STORE(vpu_write_i1, uint8_t, f32x16, vpu_store_i1)
+VPU_STRIDED_STORE(vpu_write_low_u8, uint8_t, i32x16, spu_store_u8)
+VPU_STRIDED_STORE(vpu_write_low_i8, int8_t, i32x16, spu_store_i8)
 
 #endif
