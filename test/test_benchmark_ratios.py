@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-import spu_ir
 from benchmarks import ratios
 from benchmarks.fidelity_cases import Case
 from spu_ir import api
@@ -82,8 +81,8 @@ def test_lane_groups_that_keep_the_same_places_share_slots(
 
 def test_the_compiler_sees_them_by_itself() -> None:
     case = Case(replace(published("bert"), config=BERT), seq=24)
-    compiled = spu_ir.compile(case.build("95%"), threads=1, **case.options("int8"))
-    products = [row for row in compiled.report() if ".layer.0." in str(row["layer"])]
+    program, _ = api.lower(case.build("95%"), **case.options("int8"))
+    products = [row for row in program.report if ".layer.0." in str(row["layer"])]
     forms = [str(row["format"]).split()[0] for row in products if row["op"] == "spu.matmul"]
     # Lists of one length where some weight's fullest bank costs no more than lists of its own.
     assert set(forms) <= {"ragged", "banked"}
