@@ -9,6 +9,7 @@ Every engine gets the same pruned FP32 model, quantised in the way that its make
 in a process of its own, pinned to as many processors as it may use threads. All take turns, in
 rounds. The first batch and number of threads is measured in all forms that an engine reads; the
 fastest INT8 form with right answers stands for it from then on. docs/performance.md explains more.
+A ratio 16/2 has pairs of lane groups that keep the same places, stored once for both.
 """
 
 from __future__ import annotations
