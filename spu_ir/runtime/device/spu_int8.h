@@ -178,6 +178,16 @@ SPU_INLINE void spu_i8_store_row(uint8_t *to, __m512i bytes, const int row) {
   }
 }
 
+/*
+ * What is read through the result is loaded where it is used. Pointers that live through the
+ * products are more than there are registers for: GCC keeps some of them in vector registers, and
+ * the next block's addresses then wait in the same queue as the products.
+ */
+SPU_INLINE const spu_tile *spu_again(const spu_tile *tile) {
+  __asm__ volatile("" : "+r"(tile));
+  return tile;
+}
+
 /* the operands of the first quad of a block; without one, those that add nothing */
 typedef struct {
   const uint8_t *index, *value, *a, *b;
@@ -193,23 +203,24 @@ SPU_INLINE spu_i8_quad spu_i8_quad_of(const spu_walk *k, const int format) {
 }
 
 /*
- * `blocks` whole blocks of `rows` rows from `first`. The steps of the epilogue are staggered: at
- * any time one row is converted, another scaled, and so on, while the accumulators that are free
- * take the first products of the next block. The processor would not look far enough ahead to
- * find that order itself. With a late activation, `out` is SPU_OUT_F32, and the results are
+ * `blocks` whole blocks of the tile's first `rows` rows. The steps of the epilogue are staggered:
+ * at any time one row is converted, another scaled, and so on, while the accumulators that are
+ * free take the first products of the next block. The processor would not look far enough ahead
+ * to find that order itself. With a late activation, `out` is SPU_OUT_F32, and the results are
  * activated and stored as `late_out` beside the products of the next block: those use the three
  * ports that multiply and permute, and leave one.
  */
-SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, const int32_t blocks,
-                                  const int format, const int share, const int epilogue,
-                                  const int residual, const int activation, const int out,
-                                  const int late_activation, const int late_out, const int rows) {
+SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t blocks, const int format,
+                                  const int share, const int epilogue, const int residual,
+                                  const int activation, const int out, const int late_activation,
+                                  const int late_out, const int rows) {
   const int banked = format != SPU_DENSE, two = format == SPU_BANKED2;
   const int ahead = banked && share == 1; /* wider tiles have no registers for it */
   const int bytes = out != SPU_OUT_F32;
   const int n = rows * share, stages = 6;
-  spu_tile t = *tile;
-  spu_walk k = spu_walk_of(&t, NULL, first, banked, share);
+  spu_walk k = spu_walk_of(tile, NULL, 0, format, share);
+  float row_scale[SPU_MAX_ROWS] = {0}; /* a copy, for which no pointer has to be kept */
+  if (epilogue & SPU_ROW_SCALE) memcpy(row_scale, tile->row_scale, (size_t)rows * sizeof(float));
   spu_i8_sums acc;
   /* sums as float32 that are activated while the next block's are made */
   const int late_on = late_activation != SPU_ACT_NONE, stored = late_on ? late_out : out;
@@ -219,10 +230,17 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
   for (int32_t block = 0; block < blocks; block++) {
     spu_i8_add(&k, acc, format, share, rows, late_on ? &rest : NULL, late_activation, late_out);
     while (late_on && rest.left) spu_i8_finish(&rest, late_activation, late_out);
-    const spu_tile next = block + 1 < blocks
-                              ? spu_tile_after(&t, 16 * share, epilogue, residual, stored)
-                              : t;
-    k = spu_walk_of(&next, NULL, first, banked, share);
+    const spu_tile *late = spu_again(tile);
+    const spu_tile t = spu_tile_after(late, 16 * share * block, epilogue, residual, stored);
+    __m512 scale = _mm512_setzero_ps(), bias = scale;
+    if (epilogue & SPU_SCALE) scale = _mm512_loadu_ps(t.scale);
+    if (epilogue & SPU_BIAS) bias = _mm512_loadu_ps(t.bias);
+    SPU_STEP(scale);
+    SPU_STEP(bias);
+    const int32_t following = block + 1 < blocks ? block + 1 : block;
+    const spu_tile next =
+        spu_tile_after(late, 16 * share * following, epilogue, residual, stored);
+    k = spu_walk_of(&next, NULL, 0, format, share);
     spu_i8_quad quad = {0};
     __m512i value = _mm512_setzero_si512(), start = spu_i8_first(&k, 0);
     spu_route route;
@@ -233,12 +251,10 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       route = spu_route_of(quad.index, two);
       k.begin++;
     }
-    const spu_tile *late = tile; /* what follows is loaded again, not kept through the sums */
-    __asm__ volatile("" : "+r"(late));
     const __m512 inv_scale = _mm512_set1_ps(late->out_inv_scale);
     const __m512i zero = _mm512_set1_epi16((int16_t)late->out_zero);
     const __m512i least = _mm512_set1_epi8((char)late->out_zero);
-    __m512 v[SPU_MAX_ROWS * 2] = {0}, scale = _mm512_setzero_ps(), bias = scale;
+    __m512 v[SPU_MAX_ROWS * 2] = {0};
     f32x16 other[SPU_MAX_ROWS * 2] = {0};
     __m512i whole[SPU_MAX_ROWS * 2] = {0};
     const uint8_t *from = NULL;
@@ -253,13 +269,13 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       i = step - 1;
       if (i >= 0 && i < n) {
         const int j = i / rows;
-        if ((epilogue & SPU_SCALE) && i % rows == 0) scale = _mm512_loadu_ps(t.scale + 16 * j);
+        if ((epilogue & SPU_SCALE) && j > 0 && i % rows == 0)
+          scale = _mm512_loadu_ps(t.scale + 16 * j);
         if (epilogue & SPU_SCALE) v[i] = _mm512_mul_ps(v[i], scale);
         SPU_STEP(v[i]);
         if (residual != SPU_RES_NONE) {
           if (i % rows == 0)
-            from = (const uint8_t *)t.residual + first * t.residual_stride +
-                   16 * j * spu_residual_bytes(residual);
+            from = (const uint8_t *)t.residual + 16 * j * spu_residual_bytes(residual);
           else
             from += t.residual_stride;
           __asm__("" : "+r"(from));
@@ -270,9 +286,9 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       i = step - 2;
       if (i >= 0 && i < n) {
         const int j = i / rows, m = i % rows;
-        if ((epilogue & SPU_BIAS) && m == 0) bias = _mm512_loadu_ps(t.bias + 16 * j);
+        if ((epilogue & SPU_BIAS) && j > 0 && m == 0) bias = _mm512_loadu_ps(t.bias + 16 * j);
         if (epilogue & SPU_ROW_SCALE)
-          v[i] = _mm512_mul_ps(v[i], _mm512_set1_ps(t.row_scale[first + m]));
+          v[i] = _mm512_mul_ps(v[i], _mm512_set1_ps(row_scale[m]));
         if (epilogue & SPU_BIAS) v[i] = _mm512_add_ps(v[i], bias);
         SPU_STEP(v[i]);
         if (ahead) {
@@ -306,7 +322,7 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
         if (m == 0 && late_on)
           to = (uint8_t *)between;
         else if (m == 0)
-          to = (uint8_t *)t.out + first * t.out_stride + 16 * j * spu_out_bytes(out);
+          to = (uint8_t *)spu_again(tile)->out + 16 * (share * block + j) * spu_out_bytes(out);
         __asm__("" : "+r"(to));
         if (!bytes) {
           /* the one activation that comes here */
@@ -328,8 +344,7 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t first, con
       }
     }
     if (late_on)
-      rest = (spu_i8_rest){tile, between, (uint8_t *)t.out + first * t.out_stride, rows};
-    t = next;
+      rest = (spu_i8_rest){tile, between, (uint8_t *)t.out, rows};
   }
   while (late_on && rest.left) spu_i8_finish(&rest, late_activation, late_out);
 }
@@ -346,9 +361,11 @@ SPU_INLINE int32_t spu_i8_fused(const spu_tile *t, const int format, const int s
   if (out != SPU_OUT_F32 && !spu_i8_bounded(t, lanes, epilogue, residual)) return 0;
   for (int32_t first = 0; first < t->rows;) {
     const int32_t rows = spu_walk_rows(t->rows - first, limit);
+    spu_tile part;
+    if (first > 0) part = spu_tile_below(t, first, epilogue, residual);
     switch (rows) {
-      SPU_CASES(limit, spu_i8_fused_rows, t, first, blocks, format, share, epilogue, residual,
-                activation, out, late_activation, late_out)
+      SPU_CASES(limit, spu_i8_fused_rows, first > 0 ? &part : t, blocks, format, share, epilogue,
+                residual, activation, out, late_activation, late_out)
     }
     first += rows;
   }

@@ -99,17 +99,32 @@ SPU_INLINE spu_tile spu_tile_after(const spu_tile *tile, int32_t lanes, int epil
   return t;
 }
 
-/* x rows [first, ...) of a tile */
-SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, int banked,
+/* The tile without its first `rows` rows. */
+SPU_INLINE spu_tile spu_tile_below(const spu_tile *tile, int32_t rows, int epilogue,
+                                   int residual) {
+  spu_tile t = *tile;
+  t.rows -= rows;
+  t.x = (const uint8_t *)t.x + rows * t.x_stride;
+  if (epilogue & SPU_ROW_SCALE) t.row_scale += rows;
+  if (residual != SPU_RES_NONE)
+    t.residual = (const uint8_t *)t.residual + rows * t.residual_stride;
+  t.out = (uint8_t *)t.out + rows * t.out_stride;
+  return t;
+}
+
+/* The first block's quads, relative to the first of them, and x rows [first, ...) of a tile. */
+SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, int format,
                                 int share) {
   const spu_weight *w = t->w;
+  const int banked = format != SPU_DENSE;
   const int32_t block = banked ? t->group / share : t->group;
+  const int64_t quad = w->begin[block];
   spu_walk k;
-  k.index = w->index;
-  k.value = w->value;
-  k.offset = w->offset;
-  k.begin = w->begin[block];
-  k.end = w->begin[block + 1];
+  k.index = banked ? w->index + 64 * quad : NULL;
+  k.value = w->value + 64 * quad * (banked ? share : 1);
+  k.offset = w->offset + quad * (format == SPU_BANKED2 ? 2 : 1);
+  k.begin = 0;
+  k.end = w->begin[block + 1] - quad;
   k.x = (const uint8_t *)t->x + first * t->x_stride;
   k.x_stride = t->x_stride;
   k.correction = w->correction ? w->correction + 16 * (int64_t)t->group : NULL;
@@ -163,7 +178,7 @@ SPU_INLINE int32_t spu_walk_rows(int32_t left, int32_t limit) {
   static __attribute__((noinline, unused)) void name(const spu_tile *t, int32_t *acc) { \
     for (int32_t first = 0; first < t->rows;) {                                         \
       const int32_t rows = spu_walk_rows(t->rows - first, limit);                       \
-      const spu_walk k = spu_walk_of(t, acc, first, (format) != SPU_DENSE, share);      \
+      const spu_walk k = spu_walk_of(t, acc, first, format, share);                     \
       switch (rows) { SPU_CASES(limit, walk, &k, format, share) }                       \
       first += rows;                                                                    \
     }                                                                                   \
