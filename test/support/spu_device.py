@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.device import build
+from support.device import build, levels_of_host
 
 from spu_ir.dialects.types import bfloat16
 from spu_ir.interpreters import numerics, numerics_spu
@@ -126,16 +129,43 @@ class Product:
         return np.concatenate(sums, axis=1)
 
 
+def server(level: str, sanitise: bool) -> Path:
+    """The server at a level; built once."""
+    source = Path(__file__).parent / "spu_server.c"
+    # It has every kernel that there is, which takes GCC a minute at -O3; programs, of the
+    # few that they need, are tested at -O3.
+    return build(source, level, sanitise=sanitise, shared=False, optimise="-O1")
+
+
+@cache
+def build_ahead() -> None:
+    """
+    Build the servers that take longest while tests of the first run.
+
+    Only where tests have several processes: these come to a level at the same time, and all but
+    one would wait for it.
+    """
+
+    def work() -> None:
+        for level in reversed(levels_of_host()):
+            # What is wrong with it the test says that needs it.
+            with suppress(AssertionError):
+                server(level, sanitise=False)
+
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        threading.Thread(target=work, daemon=True).start()
+
+
 class Device:
     """One server process at one level."""
 
     def __init__(self, level: str, sanitise: bool):
-        source = Path(__file__).parent / "spu_server.c"
-        # It has every kernel that there is, which takes GCC a minute at -O3; programs, of the
-        # few that they need, are tested at -O3.
-        path = build(source, level, sanitise=sanitise, shared=False, optimise="-O1")
+        build_ahead()
         self.process = subprocess.Popen(
-            [path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [server(level, sanitise)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def close(self) -> None:
