@@ -152,7 +152,9 @@ def test_quantise_next_to_the_middle(c: Device, size: float) -> None:
     with np.errstate(over="ignore"):
         x = (rng.integers(-300, 300, 8192) + np.float32(0.5)).astype(np.float32) * scale
         for _ in range(2):
-            x = np.nextafter(x, rng.choice(np.float32([-np.inf, np.inf]), 8192), dtype=np.float32)
+            x = np.nextafter(
+                x, rng.choice(np.array([-np.inf, np.inf], np.float32), 8192), dtype=np.float32
+            )
     zero = np.full(8192, 128, np.int32)
     y = np.empty(8192, np.uint8)
     c.call("quantise_by_u8", x, scale, zero, y, 8192)
