@@ -61,7 +61,8 @@ def test_magika_gives_the_same_labels() -> None:
     assert report["verdict"] == "holds"
 
 
-ALL_INT8 = ("int8", "int8, smoothing", "int8, smoothing, second order")
+GROUPS = "int8, smoothing, second order, groups of 128"
+ALL_INT8 = ("int8", "int8, smoothing", "int8, smoothing, second order", GROUPS)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,9 @@ def test_sentences_keep_their_meaning(embedded: dict[str, dict[str, Any]]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="2 % of these sentences have two neighbours within 0.002; see the page")
 def test_sentences_keep_their_neighbours(embedded: dict[str, dict[str, Any]]) -> None:
-    assert embedded["int8, smoothing"]["same_neighbour"] >= accuracy.NEIGHBOURS
+    assert embedded[GROUPS]["same_neighbour"] >= accuracy.NEIGHBOURS
+    assert embedded[GROUPS]["verdict"] == "holds"
 
 
 @pytest.mark.slow
