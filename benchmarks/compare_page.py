@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -133,6 +133,15 @@ def rooflines(report: Report) -> tuple[list[str], Lines]:
     return columns, lines
 
 
+def by_layer(report: Report) -> Iterator[tuple[Row, list[Row]]]:
+    """The rows at batch 1 whose layers were timed, and these layers."""
+    for row in report["results"]:
+        found: Row = row.get("roofline") or {}
+        layers: list[Row] | None = found.get("layers")
+        if row["batch"] == 1 and layers:
+            yield row, layers
+
+
 def time_by_op(report: Report) -> tuple[list[str], Lines]:
     """
     Of every model at batch 1, one thread: the ops that take time, and what their
@@ -140,12 +149,8 @@ def time_by_op(report: Report) -> tuple[list[str], Lines]:
     """
     columns = ["model", "ratio", "op", "ms", "of the run", "ms at its ceiling", "of its ceiling"]
     lines: Lines = []
-    for row in report["results"]:
-        found: Row = row.get("roofline") or {}
-        layers: list[Row] | None = found.get("layers")
-        if row["batch"] != 1 or not layers:
-            continue
-        spent: dict[str, float] = found["seconds_by_op"]
+    for row, layers in by_layer(report):
+        spent: dict[str, float] = row["roofline"]["seconds_by_op"]
         total = sum(spent.values())
         for op, seconds in spent.items():
             if seconds < LITTLE * total:
@@ -162,11 +167,7 @@ def worst_layers(report: Report) -> tuple[list[str], Lines]:
     """Of every model at batch 1 the three products that lose most time to their ceilings."""
     columns = ["model", "ratio", "product", "format", "us", "of its ceiling"]
     lines: Lines = []
-    for row in report["results"]:
-        found: Row = row.get("roofline") or {}
-        layers: list[Row] | None = found.get("layers")
-        if row["batch"] != 1 or not layers:
-            continue
+    for row, layers in by_layer(report):
         known = [layer for layer in layers if layer["of_ceiling"] is not None]
         lost = sorted(known, key=lambda layer: -layer["seconds"] * (1 - layer["of_ceiling"]))
         for layer in lost[:3]:
