@@ -88,7 +88,7 @@ class Gemm:
         signed = self.peer.engine == "torch"
         np.savez(inputs, allow_pickle=False, x=x.view(np.int8) if signed else x, w=w)
         # The sums of all columns have much the same spread: these are 5 of its deviations.
-        scale = 5 * float(np.sqrt(depth / 3)) * 128 * 73 / 128
+        scale = 5 * float(np.sqrt(depth / 3)) * 73
         quantised = self.peer.engine == "openvino"
         proto = quantised_product(rows, w, scale) if quantised else integer_product(rows, w)
         model.write_bytes(proto.SerializeToString())
