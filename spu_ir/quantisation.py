@@ -110,7 +110,7 @@ class Quantisation:
         self, module: ModuleOp, ctx: Context, feeds: Iterable[Feeds] | None, progress: Progress
     ) -> float | None:
         """
-        Smooth, group and calibrate a module on tensors in f32; choose what stays bf16; round weights.
+        Smooth, group and calibrate a module on tensors, in f32, choose what stays bf16, round.
 
         The feeds are run one at a time; they are kept when there is more than one thing to do.
         The result is the estimate of `choose_precision`, None for other precisions than mixed.
