@@ -153,8 +153,8 @@ class Product:
         x = _aligned(layer.x_bytes + 64)
         x[:] = rng.integers(0, 256, x.size, dtype=np.uint8)
         out = _aligned(layer.rows * layer.lanes)
-        scale = np.full(layer.lanes, 1e-4, dtype=np.float32)
-        bias = rng.normal(size=layer.lanes).astype(np.float32)
+        scale = np.full(layer.lanes, 1e-3, dtype=np.float32)
+        bias = rng.normal(scale=10, size=layer.lanes).astype(np.float32)
         starts = np.array(layer.starts, dtype=np.int64)
         parts = (packed.index, packed.value, packed.offset, packed.begin, packed.correction)
         kept = [None if array is None else _aligned_copy(array) for array in parts]
@@ -167,7 +167,7 @@ class Product:
             bias=bias.ctypes.data,
             out=out.ctypes.data,
             out_stride=layer.lanes,
-            out_inv_scale=10.0,
+            out_inv_scale=1.0,
             out_zero=128,
         )
         share = 2 if packed.format == "dense" else packed.share

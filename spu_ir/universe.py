@@ -57,6 +57,7 @@ PASSES = (
     "quantise-attention",
     "convert-bf16",
     "fold-qdq",
+    "prescale-outputs",
     "approximate-activations",
     "encode",
     "run-samples-apart",

@@ -135,7 +135,7 @@ def random_epilogue(
         residual_zero=int(rng.integers(0, 256)) - 128 * (dtype == "int8"),
         activation=draw(st.sampled_from(tuple(ACTIVATIONS))),
         out=out,
-        out_scale=float(np.float32(rng.random() + 0.01)),
+        out_scale=draw(st.sampled_from((1.0, float(np.float32(rng.random() + 0.01))))),
         out_zero=int(rng.integers(0, 256)) - 128 * (out == "int8"),
     )
 

@@ -74,7 +74,7 @@ def verify(net: Net, *passes: ModulePass) -> None:
         "fuse-epilogue,bufferise,plan-memory,tile",
         'fuse-epilogue,sparsify{ratio=4 precision="bf16"},convert-bf16,encode,canonicalize,cse,'
         "bufferise,plan-memory,tile",
-        "fuse-epilogue,sparsify{ratio=8},quantise,fold-qdq,encode,canonicalize,cse,dce,bufferise,"
+        "fuse-epilogue,sparsify{ratio=8},quantise,fold-qdq,prescale-outputs,encode,canonicalize,cse,dce,bufferise,"
         "plan-memory,tile",
     ],
     ids=["f32", "bf16", "int8"],

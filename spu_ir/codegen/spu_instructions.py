@@ -106,7 +106,8 @@ def _product(printer: Printer, scope: Scope, op: Operation) -> None:
         fields["residual_scale"] = number_of(scope, op.residual_scale)
         fields["residual_zero"] = _integer(scope, op.residual_zero)
     if op.out_scale is not None and op.out_zero is not None:
-        inverse = np.float32(1.0) / np.float32(op.out_scale.value.data)
+        scale = 1.0 if op.prescaled is not None else op.out_scale.value.data
+        inverse = np.float32(1.0) / np.float32(scale)
         fields["out_inv_scale"] = _literal(scope, float(inverse))
         fields["out_zero"] = _integer(scope, op.out_zero)
     assignments = ", ".join(f".{name} = {value}" for name, value in fields.items())
@@ -176,6 +177,7 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
             ("SPU_SCALE", op.scale),
             ("SPU_ROW_SCALE", op.row_scale),
             ("SPU_BIAS", op.bias),
+            ("SPU_OUT_SCALE", op.out_scale if op.prescaled is None else None),
         )
         if value is not None
     ]

@@ -8,6 +8,9 @@ and in float32 for bf16 and f32; the epilogue then computes, in float32 and in t
     v = acc * scale[n];  v = v * row_scale[m];  v = v + bias[n];  v = v + residual[m, n]
     v = activation(v);   store as f32 or bf16, or quantise with out_scale and out_zero
 
+A `prescaled` product has the factor 1 / out_scale in its scale, bias and residual_scale already,
+and is quantised without it.
+
 Weights have rows of output channels: `[N, K]` for a product, `[O, KH, KW, C / groups]` for a
 convolution. Their tensor type may carry `#spu.banked`; without an encoding they are dense.
 """
@@ -27,6 +30,7 @@ from xdsl.dialects.builtin import (
     IntegerType,
     MemRefType,
     TensorType,
+    UnitAttr,
     bf16,
     f32,
     i8,
@@ -78,6 +82,9 @@ class ActivationAttr(EnumAttribute[Activation], SpacedOpaqueSyntaxAttribute):
     name = "spu.activation"
 
 
+PRESCALED_ACTIVATIONS = (Activation.NONE, Activation.RELU)
+"""Those that a positive factor passes through."""
+
 GROUP_LANES = "group_lanes"
 """Attribute of a convolution that is a tile of one group: the output channels of a group."""
 
@@ -124,6 +131,7 @@ class EpilogueOp(DestinationOp, ABC):
     residual_zero = opt_prop_def(IntegerAttr)
     out_scale = opt_prop_def(FloatAttr)
     out_zero = opt_prop_def(IntegerAttr)
+    prescaled = opt_prop_def(UnitAttr)
 
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     traits = traits_def(DestinationEffects())
@@ -207,6 +215,10 @@ class EpilogueOp(DestinationOp, ABC):
         self.require(
             quantised == (self.out_scale is not None and self.out_zero is not None),
             "out_scale and out_zero belong to a ui8 or i8 init, and only to it",
+        )
+        self.require(
+            self.prescaled is None or (quantised and self.activation.data in PRESCALED_ACTIVATIONS),
+            "prescaled belongs to a ui8 or i8 init, after no activation or relu",
         )
         zero = self.x_zero.value.data
         limit = 255 if element_of(self.x) == ui8 else 0

@@ -79,7 +79,8 @@ class SpuFunctions(InterpreterFunctions):
             activation=None if activation is Activation.NONE else activation,
         )
         dtype = numpy_dtype(element_of(op.init))
-        scale = op.out_scale.value.data if op.out_scale is not None else 1.0
+        own_steps = op.out_scale if op.prescaled is None else None
+        scale = 1.0 if own_steps is None else own_steps.value.data
         zero = op.out_zero.value.data if op.out_zero is not None else 0
         result = numerics_spu.store(v, dtype.name, scale, zero)
         return deliver(op, args, result.view(dtype).reshape(init.shape))

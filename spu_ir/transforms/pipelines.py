@@ -26,6 +26,7 @@ from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
 from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
+from spu_ir.transforms.prescale_outputs import PrescaleOutputsPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
 from spu_ir.transforms.run_samples_apart import RunSamplesApartPass
@@ -105,7 +106,8 @@ def quantise(precision: Precision, activations: str = "auto", attention: str = "
         "mixed": int8,
     }
     tables: Passes = (ApproximateActivationsPass(),) if precision in ("int8", "mixed") else ()
-    return (*convert[precision], *CLEAN, FoldQdqPass(), *CLEAN, *tables, EncodePass(), *CLEAN)
+    fold: Passes = (FoldQdqPass(), *CLEAN, PrescaleOutputsPass())
+    return (*convert[precision], *CLEAN, *fold, *tables, EncodePass(), *CLEAN)
 
 
 PIPELINES: dict[str, Passes] = {

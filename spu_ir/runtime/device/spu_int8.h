@@ -308,7 +308,7 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t blocks, co
       }
       i = step - 4;
       if (bytes && i >= 0 && i < n) {
-        v[i] = _mm512_mul_ps(v[i], inv_scale);
+        if (epilogue & SPU_OUT_SCALE) v[i] = _mm512_mul_ps(v[i], inv_scale);
         SPU_STEP(v[i]);
       }
       i = step - 5;

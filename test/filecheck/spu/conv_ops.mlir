@@ -15,7 +15,7 @@ func.func @plain(%x: tensor<?x8x8x64xf32>, %w: tensor<32x1x1x64xf32>, %init: ten
 
 // Uneven strides, pads and dilations, two groups, a residual and an activation.
 func.func @uneven(%x: tensor<?x9x11x8xui8>, %w: tensor<6x3x2x4xi8>, %scale: tensor<6xf32>, %bias: tensor<6xf32>, %residual: tensor<?x4x12x6xf32>, %init: tensor<?x4x12x6xui8>) -> tensor<?x4x12x6xui8> {
-  %y = spu.conv %x, %w scale(%scale : tensor<6xf32>) bias(%bias : tensor<6xf32>) residual(%residual : tensor<?x4x12x6xf32>) into %init {strides = array<i64: 2, 1>, pads = array<i64: 1, 2, 1, 2>, dilations = array<i64: 2, 3>, groups = 2 : i64, x_zero = 7 : i32, activation = #spu.activation relu, out_scale = 0.25 : f32, out_zero = 0 : i32} : tensor<?x9x11x8xui8>, tensor<6x3x2x4xi8>, tensor<?x4x12x6xui8> -> tensor<?x4x12x6xui8>
+  %y = spu.conv %x, %w scale(%scale : tensor<6xf32>) bias(%bias : tensor<6xf32>) residual(%residual : tensor<?x4x12x6xf32>) into %init {strides = array<i64: 2, 1>, pads = array<i64: 1, 2, 1, 2>, dilations = array<i64: 2, 3>, groups = 2 : i64, x_zero = 7 : i32, activation = #spu.activation relu, out_scale = 0.25 : f32, out_zero = 0 : i32, prescaled} : tensor<?x9x11x8xui8>, tensor<6x3x2x4xi8>, tensor<?x4x12x6xui8> -> tensor<?x4x12x6xui8>
   func.return %y : tensor<?x4x12x6xui8>
 }
 // CHECK-LABEL: @uneven

@@ -100,6 +100,16 @@ spu.matmul %x, %w into %y : tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xf32>
 // CHECK: spu.matmul: out_scale and out_zero belong to a ui8 or i8 init, and only to it
 
 // -----
+%x, %w, %y = "test.op"() : () -> (tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xf32>)
+%r = spu.matmul %x, %w into %y {prescaled} : tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xf32> -> tensor<4x8xf32>
+// CHECK: spu.matmul: prescaled belongs to a ui8 or i8 init, after no activation or relu
+
+// -----
+%x, %w, %y = "test.op"() : () -> (tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xui8>)
+%r = spu.matmul %x, %w into %y {activation = #spu.activation gelu, out_scale = 0.5 : f32, out_zero = 0 : i32, prescaled} : tensor<4x64xf32>, tensor<8x64xf32>, tensor<4x8xui8> -> tensor<4x8xui8>
+// CHECK: spu.matmul: prescaled belongs to a ui8 or i8 init, after no activation or relu
+
+// -----
 %x, %w, %y, %s = "test.op"() : () -> (tensor<4x64xui8>, tensor<8x64xi8>, tensor<4x8xf32>, tensor<8xf32>)
 %r = spu.matmul %x, %w scale(%s : tensor<8xf32>) into %y {x_zero = 256 : i32} : tensor<4x64xui8>, tensor<8x64xi8>, tensor<4x8xf32> -> tensor<4x8xf32>
 // CHECK: spu.matmul: x_zero must lie in 0..255 here, got 256
