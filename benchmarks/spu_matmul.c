@@ -14,8 +14,8 @@ static double seconds(void) {
 
 #define KERNEL(name, format, share)                                                     \
   static __attribute__((noinline)) void name(const spu_tile *t) {                       \
-    spu_tile_run(t, SPU_I8, format, share, SPU_SCALE | SPU_BIAS, SPU_RES_NONE, SPU_ACT_NONE, \
-                 SPU_OUT_U8);                                                           \
+    spu_tile_run(t, SPU_I8, format, share, SPU_SCALE | SPU_BIAS | SPU_OUT_ZERO,         \
+                 SPU_RES_NONE, SPU_ACT_NONE, SPU_OUT_U8);                               \
   }
 KERNEL(dense, SPU_DENSE, 2)
 KERNEL(banked_1, SPU_BANKED, 1)

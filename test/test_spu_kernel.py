@@ -136,7 +136,7 @@ def random_epilogue(
         activation=draw(st.sampled_from(tuple(ACTIVATIONS))),
         out=out,
         out_scale=draw(st.sampled_from((1.0, float(np.float32(rng.random() + 0.01))))),
-        out_zero=int(rng.integers(0, 256)) - 128 * (out == "int8"),
+        out_zero=draw(st.sampled_from((0, int(rng.integers(0, 256)) - 128 * (out == "int8")))),
     )
 
 

@@ -178,6 +178,7 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
             ("SPU_ROW_SCALE", op.row_scale),
             ("SPU_BIAS", op.bias),
             ("SPU_OUT_SCALE", op.out_scale if op.prescaled is None else None),
+            ("SPU_OUT_ZERO", op.out_zero if op.out_zero and op.out_zero.value.data else None),
         )
         if value is not None
     ]

@@ -183,8 +183,8 @@ class Device:
             for bit, array in ((1, epilogue.scale), (2, epilogue.row_scale), (4, epilogue.bias))
             if array is not None
         )
-        if epilogue.out in ("uint8", "int8") and epilogue.out_scale != 1.0:
-            bits |= 8
+        if epilogue.out in ("uint8", "int8"):
+            bits |= 8 * (epilogue.out_scale != 1.0) | 16 * (epilogue.out_zero != 0)
         head = struct.pack(
             "<13i2fi7q",
             TYPES[packed.kind],

@@ -158,10 +158,12 @@ SPU_INLINE int spu_i8_bounded(const spu_tile *t, const int32_t lanes, const int 
  * to which the zero point is added saturate to the bytes that the sums would.
  */
 SPU_INLINE __m512i spu_i8_pack(const __m512i *v, const int rows, const __m512i zero,
-                               const int out) {
+                               const int epilogue, const int out) {
   const __m512i a = v[0], b = v[rows > 1 ? 1 : 0], c = v[rows > 2 ? 2 : 0], d = v[rows - 1];
-  const __m512i first = _mm512_adds_epi16(_mm512_packs_epi32(a, b), zero);
-  const __m512i second = rows > 2 ? _mm512_adds_epi16(_mm512_packs_epi32(c, d), zero) : first;
+  __m512i first = _mm512_packs_epi32(a, b);
+  if (epilogue & SPU_OUT_ZERO) first = _mm512_adds_epi16(first, zero);
+  __m512i second = rows > 2 ? _mm512_packs_epi32(c, d) : first;
+  if (rows > 2 && (epilogue & SPU_OUT_ZERO)) second = _mm512_adds_epi16(second, zero);
   const __m512i bytes = out == SPU_OUT_U8 ? _mm512_packus_epi16(first, second)
                                           : _mm512_packs_epi16(first, second);
   const __m512i order =
@@ -331,8 +333,9 @@ SPU_INLINE void spu_i8_fused_rows(const spu_tile *tile, const int32_t blocks, co
           to += late_on ? 64 : t.out_stride;
         } else if (last) {
           const int count = m % 4 + 1;
-          __m512i packed = spu_i8_pack(whole + i + 1 - count, count, zero, out);
-          if (activation == SPU_ACT_RELU)
+          __m512i packed = spu_i8_pack(whole + i + 1 - count, count, zero, epilogue, out);
+          /* bytes without a sign are not below a zero point of 0 */
+          if (activation == SPU_ACT_RELU && (out == SPU_OUT_I8 || (epilogue & SPU_OUT_ZERO)))
             packed = out == SPU_OUT_U8 ? _mm512_max_epu8(packed, least)
                                        : _mm512_max_epi8(packed, least);
           SPU_UNROLL

@@ -14,7 +14,7 @@
 
 enum { SPU_I8, SPU_BF16, SPU_F32 };
 enum { SPU_DENSE, SPU_BANKED, SPU_BANKED2 };
-enum { SPU_SCALE = 1, SPU_ROW_SCALE = 2, SPU_BIAS = 4, SPU_OUT_SCALE = 8 };
+enum { SPU_SCALE = 1, SPU_ROW_SCALE = 2, SPU_BIAS = 4, SPU_OUT_SCALE = 8, SPU_OUT_ZERO = 16 };
 enum { SPU_RES_NONE, SPU_RES_F32, SPU_RES_BF16, SPU_RES_U8, SPU_RES_I8 };
 enum {
   SPU_ACT_NONE,
@@ -63,7 +63,7 @@ typedef struct {
   void *out;
   int64_t out_stride; /* bytes */
   float out_inv_scale; /* 1 without SPU_OUT_SCALE */
-  int32_t out_zero;
+  int32_t out_zero; /* 0 without SPU_OUT_ZERO */
 } spu_tile;
 
 /* One walk over the quads of a block, for `rows` rows from x; see the spu_*_walk functions. */
