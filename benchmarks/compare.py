@@ -28,7 +28,7 @@ from spu_ir import __version__
 from spu_ir.errors import SpuError
 from spu_ir.runtime.cpu import processor_name, select_level
 
-from .compare_cases import LINES, MODELS, subject
+from .compare_cases import LINES, subject
 from .compare_engines import REMEDIES, missing, python_of
 from .compare_measure import (
     Group,
@@ -44,6 +44,7 @@ from .compare_page import show, write_page
 from .compare_process import check_realtime
 from .compare_recipes import Maker, variants
 from .compare_roofline import Ceilings
+from .fidelity_cases import NAMES
 from .options import (
     add_cache,
     add_models,
@@ -100,6 +101,7 @@ def _complete(row: Row, maker: Maker, batch: int, ceilings: Ceilings, plan: Plan
     digest = str(package["digest"])
     row["package"] = digest
     row["padding"] = package["padding"]
+    row["compile_seconds"] = package["seconds"]
     row["roofline"] = roofline(maker, batch, row, ceilings, plan.processors[0])
 
 
@@ -130,7 +132,7 @@ def _numbers(text: str) -> list[int]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     found = command_line("compare", __doc__)
-    add_models(found, MODELS)
+    add_models(found, NAMES)
     add_timing(found, rounds=5, seconds=0.5)
     add_cache(found)
     add_pythons(found, list(REMEDIES))
@@ -169,7 +171,7 @@ def merged(rows: Sequence[Row], earlier: Sequence[Row]) -> list[Row]:
     """
 
     def key(row: Row) -> tuple[Any, ...]:
-        return MODELS.index(row["model"]), order(row["ratio"]), row["batch"], row["threads"]
+        return NAMES.index(row["model"]), order(row["ratio"]), row["batch"], row["threads"]
 
     newer = {key(row) for row in rows}
     found = [*rows, *(row for row in earlier if key(row) not in newer)]

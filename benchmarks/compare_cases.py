@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
 from spu_ir.errors import SpuError
-from spu_ir.zoo import ConformerConfig, published
+from spu_ir.zoo import ConformerConfig
 from spu_ir.zoo.conformer_model import STRIDES
 from spu_ir.zoo.resnet import ResNetConfig
 
-from .fidelity_cases import CALIBRATION_FEEDS, CALIBRATION_SEED, MEASURED_SEED, Case, Feeds, case
+from .fidelity_cases import (
+    CALIBRATION_FEEDS,
+    CALIBRATION_SEED,
+    MEASURED_SEED,
+    NAMES,
+    Case,
+    Feeds,
+    case,
+)
 from .ratios import Ratio
 
-MODELS = ("resnet50", "bert", "albert", "roberta", "conformer", "conformer-speech")
-SPEECH = {"channels": 1, "height": 80, "width": 1000}
-"""The Conformer over 10 s of speech: 1000 frames of 80 bands, 250 steps behind its strides."""
 LINES = {"fp32": 1e-2, "int8": 0.3}
 """
 Above this relative L2 error an engine's answers are wrong, rather than rounded.
@@ -94,20 +99,14 @@ def unpadded(feeds: Feeds) -> Feeds:
 
 def subject(name: str, *, quick: bool = False) -> Subject:
     """
-    The subject of a name of `MODELS`.
+    The subject of a name of `NAMES`.
 
     `quick` gives 2 layers at the same widths, short sequences and small images. Raises SpuError
     for an unknown name.
     """
-    if name not in MODELS:
-        raise SpuError(f"model {name!r} is not compared", remedy=f"use one of {', '.join(MODELS)}")
-    speech = name == "conformer-speech"
-    found = case("conformer" if speech else name, quick=quick)
-    config = found.model.config
-    if speech:
-        assert isinstance(config, ConformerConfig)
-        config = replace(config, **SPEECH)
-        found = replace(found, model=replace(found.model, config=config))
-    longest = published(found.name).seq
+    if name not in NAMES:
+        raise SpuError(f"model {name!r} is not compared", remedy=f"use one of {', '.join(NAMES)}")
+    found = case(name, quick=quick)
+    longest = found.model.seq
     seq = None if longest is None else (64 if quick else longest)
     return Subject(name, found, seq)

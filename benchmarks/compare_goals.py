@@ -57,6 +57,9 @@ class Verdict:
         return None if self.found is None else self.found >= self.goal.of(self.model)
 
 
+PLACE = ("model", "ratio", "threads", "batch")
+
+
 def best(rows: Sequence[Row], engine: str, **at: Any) -> Row | None:
     """An engine's fastest INT8 row with right answers at a model, ratio, batch and threads."""
     found = [
@@ -93,3 +96,38 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
                     measured = faster(rows, goal.engine, **at)
                     found.append(Verdict(goal, model, threads, batch, measured))
     return found
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What spu-ir may take at most, and the most that it was found to take."""
+
+    what: str
+    most: float
+    found: float | None
+    where: str
+
+    @property
+    def holds(self) -> bool | None:
+        return None if self.found is None else self.found <= self.most
+
+
+def limits(rows: Sequence[Row]) -> list[Limit]:
+    """Seconds of compiling and of loading any model, and BERT's memory beside OpenVINO's."""
+    ours = [row for row in rows if row["engine"] == "spu" and "seconds" in row]
+    found: list[Limit] = []
+    for what, key, most in (
+        ("compile, s", "compile_seconds", 30.0),
+        ("load a package, s", "load_seconds", 0.1),
+    ):
+        row = max((row for row in ours if key in row), key=lambda row: row[key], default=None)
+        where = "" if row is None else f"{row['model']} {title(row['ratio'])}"
+        found.append(Limit(what, most, None if row is None else row[key], where))
+    shares = [
+        row["peak_bytes"] / theirs["peak_bytes"]
+        for row in ours
+        if (row["model"], row["ratio"]) == ("bert", 16)
+        and (theirs := best(rows, "openvino", **{key: row[key] for key in PLACE})) is not None
+    ]
+    what = "peak memory, of OpenVINO's"
+    return [*found, Limit(what, 0.5, max(shares, default=None), "bert 16x" if shares else "")]

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from .compare_goals import Verdict, best, faster, places, verdicts
+from .compare_goals import Verdict, best, faster, limits, places, verdicts
 from .compare_plot import bars
 from .fidelity_page import markdown
 from .ratios import Ratio
@@ -81,11 +81,21 @@ def throughput(report: Report) -> tuple[list[str], Lines]:
     return columns, lines
 
 
+def limited(report: Report) -> tuple[list[str], Lines]:
+    """What compiling, loading and running take at most, over all that was measured."""
+    lines: Lines = [
+        [each.what, f"{each.most:g}", f"{each.found:.3g}", each.where, _held(each.holds)]
+        for each in limits(report["results"])
+        if each.found is not None
+    ]
+    return ["spu-ir's", "at most", "the most", "of", ""], lines
+
+
 def loading(report: Report) -> tuple[list[str], Lines]:
-    """Seconds of loading + of the first answer, and peak memory, at the first place measured."""
+    """Seconds of compiling, loading + the first answer, and peak memory, where first measured."""
     rows, names = report["results"], engines(report)
     threads, batch = places(rows)[0]
-    columns = ["model", "ratio", *(f"{NAMES[name]} s" for name in names)]
+    columns = ["model", "ratio", "spu-ir compiles in s", *(f"{NAMES[name]} s" for name in names)]
     columns += [f"{NAMES[name]} MB" for name in names]
     lines: Lines = []
     for model, ratio in pairs(rows):
@@ -96,7 +106,10 @@ def loading(report: Report) -> tuple[list[str], Lines]:
             for row in found
         ]
         memory = ["-" if row is None else f"{row['peak_bytes'] / 2**20:.0f}" for row in found]
-        lines.append([model, written(ratio), *seconds, *memory])
+        ours = best(rows, "spu", **at)
+        took = None if ours is None else ours.get("compile_seconds")
+        compiles = "-" if took is None else f"{took:.1f}"
+        lines.append([model, written(ratio), compiles, *seconds, *memory])
     return columns, lines
 
 
@@ -230,7 +243,11 @@ def _listed(what: str, these: Sequence[Verdict]) -> str:
 def _verdict(verdict: Verdict | None) -> str:
     if verdict is None or verdict.found is None:
         return "-"
-    return f"{verdict.found:.2f} {'holds' if verdict.holds else 'missed'}"
+    return f"{verdict.found:.2f} {_held(verdict.holds)}"
+
+
+def _held(holds: bool | None) -> str:
+    return "holds" if holds else "missed"
 
 
 def _ms(row: Row | None) -> str:
@@ -247,7 +264,7 @@ def _share(value: float | None) -> str:
 
 def sections(report: Report) -> list[tuple[str, tuple[list[str], Lines]]]:
     """All tables with their titles."""
-    found = [("Goals", goals(report))]
+    found = [("Goals", goals(report)), ("Limits", limited(report))]
     for threads, batch in places(report["results"]):
         title = f"Milliseconds a run, {place(threads, batch)}"
         found.append((title, latency(report, threads, batch)))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -74,7 +78,7 @@ class Maker:
         self.folder = place / f"{subject.name}-{ratio}-{digest}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.package: dict[str, Any] = {}
-        """Path, digest, padding and layers of the spu package, once it is compiled."""
+        """Path, seconds, digest, padding and layers of the spu package, once it is compiled."""
 
     @property
     def calibration(self) -> list[Feeds]:
@@ -107,15 +111,36 @@ def compiler() -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+@contextmanager
+def empty_cache() -> Generator[None]:
+    """Without libraries that were built before: what is compiled meanwhile takes its whole time."""
+    before = os.environ.get("SPU_IR_CACHE")
+    with TemporaryDirectory() as folder:
+        os.environ["SPU_IR_CACHE"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["SPU_IR_CACHE"]
+            else:
+                os.environ["SPU_IR_CACHE"] = before
+
+
 def _spu(maker: Maker) -> str:
     if not maker.package:
         path = maker.path(f"{compiler()}.spu")
+        took = path.with_suffix(".seconds.json")
         if not path.exists():
-            model = spu_ir.compile(maker.proto, threads=1, **maker.subject.options())
-            model.save(path, levels=[model.level])
+            with empty_cache():
+                start = time.monotonic()
+                model = spu_ir.compile(maker.proto, threads=1, **maker.subject.options())
+                seconds = time.monotonic() - start
+                model.save(path, levels=[model.level])
+            took.write_text(json.dumps(seconds), encoding="ascii")
         manifest = json.loads((path / "manifest.json").read_text(encoding="ascii"))
         maker.package = {
             "path": str(path),
+            "seconds": json.loads(took.read_text(encoding="ascii")),
             "digest": manifest["digest"],
             "padding": manifest["options"]["padding"],
             "layers": manifest["report"],

@@ -22,7 +22,11 @@ Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "int8")
 
-NAMES = ("resnet50", "bert", "albert", "roberta", "conformer")
+SPEECH_NAME = "conformer-speech"
+SPEECH = {"channels": 1, "height": 80, "width": 1000}
+"""The Conformer over 10 s of speech: 1000 frames of 80 bands, 250 steps behind its strides."""
+NAMES = ("resnet50", "bert", "albert", "roberta", "conformer", SPEECH_NAME)
+"""The published models, and one of them at another size."""
 RATIOS: tuple[Ratio, ...] = (1, 8, 16, 32, "95%")
 CALIBRATION_FEEDS = 4
 MEASURED_SEED, CALIBRATION_SEED = 100, 200
@@ -114,15 +118,19 @@ def relative(got: Array, want: Array) -> float:
 
 def case(name: str, *, quick: bool = False) -> Case:
     """
-    A published model as it is measured: batch 2, sequences of 128.
+    A model of `NAMES` as it is measured: batch 2, sequences of 128.
 
     `quick` keeps the widths and takes 2 layers (ResNet: one block a stage, images of 64).
     Raises SpuError for an unknown name.
     """
-    model = published(name)
+    speech = name == SPEECH_NAME
+    model = published("conformer" if speech else name)
+    config: Any = model.config
+    if speech:
+        config = replace(config, **SPEECH)
+        model = replace(model, name=name, config=config)
     if not quick:
         return Case(model)
-    config: Any = model.config
     if isinstance(config, TransformerConfig):
         config = replace(config, num_hidden_layers=2, vocab_size=2000)
     elif isinstance(config, ConformerConfig):
@@ -133,4 +141,4 @@ def case(name: str, *, quick: bool = False) -> Case:
     return Case(replace(model, config=config), seq=64, size=size)
 
 
-assert set(NAMES) == set(MODELS)
+assert set(NAMES) == {*MODELS, SPEECH_NAME}

@@ -14,9 +14,9 @@ import onnx
 import pytest
 
 from benchmarks import compare, compare_measure, compare_page
-from benchmarks.compare_cases import MODELS, Subject, subject, unpadded
+from benchmarks.compare_cases import Subject, subject, unpadded
 from benchmarks.compare_engines import REMEDIES, missing, python_of
-from benchmarks.compare_goals import GOALS, faster, verdicts
+from benchmarks.compare_goals import GOALS, faster, limits, verdicts
 from benchmarks.compare_integer import between_activations, products, with_integer_products
 from benchmarks.compare_measure import Group, Plan, accepted, best_variants, reference
 from benchmarks.compare_onnx import at_extents, at_opset_13
@@ -24,7 +24,7 @@ from benchmarks.compare_process import EngineError, Process, one_line
 from benchmarks.compare_profile import profile, regions_of
 from benchmarks.compare_recipes import Maker, Variant, variants
 from benchmarks.compare_roofline import Ceilings, useful
-from benchmarks.fidelity_cases import Case, relative
+from benchmarks.fidelity_cases import NAMES, Case, relative
 from benchmarks.fidelity_ort import outputs_of
 from benchmarks.ratios import Ratio
 from spu_ir.errors import SpuError
@@ -87,7 +87,7 @@ MEASURED = {
     "rounds", "peak_bytes", "baseline_bytes", "runs", "seconds", "least_seconds", "throughput",
     "loadavg",
 }  # fmt: skip
-OURS = {"package", "padding", "accepted", "roofline"}
+OURS = {"package", "padding", "compile_seconds", "accepted", "roofline"}
 
 
 def test_a_report_has_everything(report: dict[str, Any]) -> None:
@@ -365,6 +365,23 @@ def test_goals_hold_at_their_factor_and_not_below() -> None:
     assert compare_page.latency(report, 1, 1)[1][0][:2] == ["bert", "95%"]
 
 
+def test_limits_are_those_of_the_worst() -> None:
+    def row(engine: str, model: str, compiles: float, loads: float, peak: int) -> dict[str, Any]:
+        took = {"compile_seconds": compiles} if engine == "spu" else {}
+        return measured_row(engine, model, 1.0) | {"load_seconds": loads, "peak_bytes": peak} | took
+
+    rows = [row("spu", "bert", 31.0, 0.1, 50), row("spu", "albert", 8.0, 0.02, 99)]
+    found = {each.what: each for each in limits(rows)}
+    assert (found["compile, s"].where, found["compile, s"].holds) == ("bert 16x", False)
+    assert found["load a package, s"].holds is True
+    assert found["peak memory, of OpenVINO's"].holds is None
+    rows += [row("openvino", "bert", 0.0, 3.0, 90), row("openvino", "albert", 0.0, 3.0, 90)]
+    memory = {each.what: each for each in limits(rows)}["peak memory, of OpenVINO's"]
+    assert (memory.found, memory.holds) == (pytest.approx(50 / 90), False)
+    _, lines = compare_page.limited({"results": rows})
+    assert lines[0] == ["compile, s", "30", "31", "bert 16x", "missed"]
+
+
 @pytest.mark.parametrize(
     ("op", "shape", "density", "wanted"),
     [
@@ -447,7 +464,7 @@ def test_errors_name_the_remedy(
 
 
 def test_all_models_have_a_subject() -> None:
-    assert [subject(name, quick=True).name for name in MODELS] == list(MODELS)
+    assert [subject(name, quick=True).name for name in NAMES] == list(NAMES)
     speech = subject("conformer-speech")
     assert speech.feeds(1)["src"].shape == (1, 1, 80, 1000)
     assert subject("bert").feeds(1)["input_ids.1"].shape == (1, 384)
