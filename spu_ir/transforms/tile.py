@@ -157,6 +157,7 @@ class TilePass(ModulePass):
         def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
             views = [view_of(inner, v, m, places) for v, m in zip(flat, maps, strict=True)]
             inner.insert(_marked(with_operands(op, views), paired))
+
         row_block = max(1, self.rows_a_block // tile_rows) * tile_rows
 
         def body(inner: Emitter, places: Mapping[int, Place]) -> None:
