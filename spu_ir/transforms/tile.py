@@ -34,7 +34,7 @@ from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent
 from spu_ir.transforms.extents import bound_of, evaluate
-from spu_ir.transforms.tile_sizes import Tiling
+from spu_ir.transforms.tile_sizes import WIDE_ROWS, Tiling, rows_in_pairs
 from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
 from spu_ir.transforms.tiling_loops import (
     Place,
@@ -52,10 +52,6 @@ LANES = 16
 """Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
 """Rows (pixels) of one SPU instruction: as many accumulators as registers hold."""
-WIDE_ROWS = 12
-"""Those of one that takes two lane groups at a time."""
-WAY_BYTES, WAYS = 4096, 8
-"""Of an L1 cache: rows so far apart fall into the same sets, and no more of them than ways stay."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,10 @@ class TilePass(ModulePass):
     instructions: as many rows as `tile_bytes` hold, or pixels, at most 14 (12 where two lane groups
     go together), by the block's lanes; about `elements` elements of a VPU op. A tile is the same op
     on `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
+
+    Fewer than 13 rows pay more for reading x than for products. Two lane groups of INT8 slots of a
+    fixed number have the same windows, so that such tiles are marked `lane_pairs`: they go in pairs
+    past 12 rows, from L2 if need be, 8 where 4096 bytes apart they share their place in L1.
 
     Weights are fetched into L1 ahead of their use, activations are not: so a block has the rows of
     one tile, and many lanes. `compile` chooses the sizes from the host's caches: docs/tuning.md.
@@ -150,8 +150,7 @@ class TilePass(ModulePass):
         few = min(tile_rows, rows) if isinstance(rows, int) else tile_rows
         paired = few <= WIDE_ROWS and _in_pairs(op, lanes)
         if paired:
-            # Each window that is read feeds two: fetching it from L2 is hidden.
-            share, tile_rows = 2, WAYS if row_bytes % WAY_BYTES == 0 else WIDE_ROWS
+            share, tile_rows = 2, rows_in_pairs(row_bytes)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
 
         def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
