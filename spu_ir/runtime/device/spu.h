@@ -96,8 +96,9 @@ SPU_INLINE int32_t spu_i8_run(const spu_tile *tile, int format, int share, int e
 
 /*
  * type SPU_I8 | SPU_BF16 | SPU_F32; format SPU_DENSE | SPU_BANKED | SPU_BANKED2 | SPU_PAIRED
- * (SPU_I8 only, from the first lane group of a pair); share 1, 2 or 4 (paired: 2; dense: 1 or 2, the
- * lane groups of this tile, which must be in one convolution group; float32 is always dense); epilogue bits SPU_SCALE | SPU_ROW_SCALE | SPU_BIAS; residual SPU_RES_*;
+ * (SPU_I8 only, from the first lane group of a pair); share 1, 2 or 4 (paired: 2; dense: 1 or 2,
+ * the lane groups of this tile, which must be in one convolution group; float32 is always dense);
+ * epilogue bits SPU_SCALE | SPU_ROW_SCALE | SPU_BIAS; residual SPU_RES_*;
  * activation SPU_ACT_*; out SPU_OUT_* (SPU_OUT_I32: the raw sums of SPU_I8, no epilogue). All of
  * these are literals at the call, so one call is one specialised kernel.
  */
