@@ -20,6 +20,7 @@ static double seconds(void) {
 KERNEL(dense, SPU_DENSE, 2)
 KERNEL(banked_1, SPU_BANKED, 1)
 KERNEL(banked_2, SPU_BANKED, 2)
+KERNEL(paired, SPU_PAIRED, 2)
 KERNEL(banked2_1, SPU_BANKED2, 1)
 KERNEL(banked2_2, SPU_BANKED2, 2)
 
@@ -31,7 +32,8 @@ KERNEL(banked2_2, SPU_BANKED2, 2)
 double time_product(const spu_tile *model, int format, int32_t share, int64_t runs,
                     const int64_t *starts, int32_t run_rows, int32_t tile_rows, int32_t lanes,
                     int32_t block_lanes, int32_t repeats) {
-  void (*kernel)(const spu_tile *) = format == SPU_DENSE     ? dense
+  void (*kernel)(const spu_tile *) = format == SPU_DENSE    ? dense
+                                     : format == SPU_PAIRED ? paired
                                      : format == SPU_BANKED ? (share == 1 ? banked_1 : banked_2)
                                      : share == 1           ? banked2_1
                                                             : banked2_2;

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spu_ir.packing.banked import PackedWeight
 from spu_ir.packing.windows import Segments
+from spu_ir.transforms.tile_sizes import WIDE_ROWS, rows_in_pairs
 
 from .spu_peaks import library
 
@@ -26,7 +27,7 @@ L2_BYTES = 384 * 1024
 MAX_ROWS = 14
 MAX_RUNS = 200
 """Of one turn."""
-FORMATS = {"dense": 0, "banked": 1, "banked2": 2}
+FORMATS = {"dense": 0, "banked": 1, "banked2": 2, "paired": 3}
 
 
 class _Weight(ctypes.Structure):
@@ -170,18 +171,18 @@ class Product:
             out_inv_scale=1.0,
             out_zero=128,
         )
-        share = 2 if packed.format == "dense" else packed.share
+        layout, share, rows = tiling(layer, packed)
         lane_bytes = packed.value.nbytes * (1 if packed.format == "dense" else 2) / layer.lanes
         self._time = time
         self._kept = (x, out, scale, bias, starts, kept, weight, tile)
         self._arguments = (
             ctypes.byref(tile),
-            FORMATS[packed.format],
+            FORMATS[layout],
             share,
             ctypes.c_int64(starts.size),
             ctypes.c_void_p(starts.ctypes.data),
             layer.run_rows,
-            tile_rows(layer, share),
+            rows,
             layer.lanes,
             max(1, int(L2_BYTES / lane_bytes) // (16 * share)) * 16 * share,
         )
@@ -194,6 +195,16 @@ class Product:
     def run(self, repeats: int) -> float:
         """The fastest of `repeats` runs."""
         return float(self._time(*self._arguments, repeats))
+
+
+def tiling(layer: Layer, packed: PackedWeight) -> tuple[str, int, int]:
+    """Format, lane groups and rows of an instruction, as the tile pass chooses them."""
+    share = 2 if packed.format == "dense" else packed.share
+    rows = tile_rows(layer, share)
+    if not packed.paired or rows > WIDE_ROWS:
+        return packed.format, share, rows
+    tiles = -(-layer.run_rows // rows_in_pairs(layer.x_stride))
+    return "paired", 2, -(-layer.run_rows // tiles)
 
 
 def tile_rows(layer: Layer, share: int) -> int:

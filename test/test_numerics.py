@@ -138,6 +138,19 @@ def test_empty_banks_cost_nothing() -> None:
     assert packed.begin.tolist() == [0, 1, 1]
     assert packed.offset.tolist() == [192]
     assert packed.slots_run == 4 / 20
+    assert not packed.paired
+
+
+def test_blocks_of_a_pair_have_the_same_windows() -> None:
+    """A quad more for a bank that only the neighbour uses; the third of a group has none."""
+    weight = np.zeros((2 * 48, 640), dtype=np.int8)
+    weight[3, 200] = weight[16, [0, 1, 2, 3, 4]] = 1
+    weight[48 + 32, 639] = 1
+    packed = pack(weight, segments=[(0, 640)], encoding=(64, 8, 1), groups=2, group_bytes=640)
+    assert packed.paired
+    assert packed.begin.tolist() == [0, 3, 6, 6, 6, 6, 7]
+    assert packed.offset.tolist() == [0, 0, 192, 0, 0, 192, 640 + 576]
+    assert not pack(weight, segments=[(0, 640)], encoding=(64, 8, 2)).paired
 
 
 @pytest.mark.parametrize(

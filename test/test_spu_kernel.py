@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.device import levels_of_host
 from support.spu_device import (
     ACTIVATIONS,
+    OUTPUTS,
     Array,
     Device,
     Epilogue,
@@ -160,6 +161,7 @@ def matmuls(draw: st.DrawFn, kind: str) -> tuple[Product, Epilogue]:
         tile_rows=draw(st.integers(1, 14)),
         tile_share=draw(st.sampled_from((1, 2))),
         tile_blocks=draw(st.integers(1, 3)),
+        tile_pairs=draw(st.booleans()),
     )
     return product, random_epilogue(draw, rng, kind, rows, lanes)
 
@@ -210,6 +212,7 @@ def convolutions(draw: st.DrawFn, kind: str) -> tuple[Product, Epilogue]:
         tile_rows=draw(st.integers(1, 14)),
         tile_share=draw(st.sampled_from((1, 2))),
         tile_blocks=draw(st.integers(1, 3)),
+        tile_pairs=draw(st.booleans()),
     )
     return product, random_epilogue(draw, rng, kind, batch * prod(out), groups * per_group)
 
@@ -300,6 +303,62 @@ def test_every_number_of_rows(spu: Device, kind: str, rows: int, share: int) -> 
         tile_share=min(share, 2),
     )
     check(spu, (product, Epilogue()))
+
+
+@pytest.mark.parametrize("rows", range(1, 15))
+@pytest.mark.parametrize("slots", [4, 8])
+@pytest.mark.parametrize("out", OUTPUTS)
+def test_pairs_of_lane_groups(spu: Device, out: str, slots: int, rows: int) -> None:
+    """
+    Whole pairs, one lane group more, and a part of one, in two convolution groups; rows of zeros
+    empty banks of one of a pair, or of both.
+    """
+    rng = np.random.default_rng(rows)
+    each, depth = 16 * 7 + 3, 3 * 64 + 5
+    segments = [(0, depth)]
+    weight = rng.integers(-128, 128, (2 * each, depth)).astype(np.int8)
+    weight = prune_banked(weight, segments, 64, slots, 1, 2)
+    weight[16:32, :64] = weight[:32, 64:128] = weight[each : each + 16] = 0
+    weight[each + 64 : each + 96] = 0
+    x = rng.integers(0, 256, (rows, 2 * depth)).astype(np.uint8)
+    product = Product(
+        x=x,
+        starts=np.zeros(1, dtype=np.int64),
+        run_rows=rows,
+        x_stride=2 * depth,
+        weight=weight,
+        segments=segments,
+        encoding=(64, slots, 1),
+        x_zero=131,
+        groups=2,
+        group_bytes=depth,
+        tile_blocks=rows % 4 + 1,
+        tile_pairs=True,
+    )
+    assert product.pack().paired
+    residuals = [None, "uint8", "float32", "int8", "bfloat16"]
+    for activation, dtype in zip([None, "relu", "gelu", "silu", "relu"], residuals, strict=True):
+        residual = None
+        if dtype is not None:
+            residual = rng.integers(0, 100, (rows, 2 * each)).astype(np.uint8)
+            residual = residual.view(np.int8) if dtype == "int8" else residual
+            residual = residual.astype(np.float32) if dtype == "float32" else residual
+            if dtype == "bfloat16":
+                residual = residual.astype(bfloat16).view(np.uint16)
+        epilogue = Epilogue(
+            scale=(rng.random(2 * each) * 1e-3).astype(np.float32),
+            row_scale=None if rows % 2 else rng.random(rows).astype(np.float32),
+            bias=None if rows % 3 else rng.normal(size=2 * each).astype(np.float32),
+            residual=residual,
+            residual_dtype=dtype,
+            residual_scale=0.25,
+            residual_zero=3,
+            activation=activation,
+            out=out,
+            out_scale=0.5,
+            out_zero=-9 if out == "int8" else 9,
+        )
+        check(spu, (product, Epilogue(out="int32") if out == "int32" else epilogue))
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])

@@ -91,15 +91,21 @@ def test_bad_sizes_are_named(text: str) -> None:
 ODD = Tiling(tile_bytes=300, rows_a_block=33, lanes_a_block=40, channels_a_block=17, elements=70)
 
 
+@pytest.mark.parametrize("sparsity", [None, 8])
 @pytest.mark.parametrize(
     "name",
     ["convolutions", *(pytest.param(n, marks=pytest.mark.slow) for n in ("block", "depthwise"))],
 )
-def test_outputs_do_not_depend_on_sizes(name: str) -> None:
+def test_outputs_do_not_depend_on_sizes(name: str, sparsity: int | None) -> None:
     calibration = [feeds(name, seed, 2, 9) for seed in range(2)]
     models = [
         spu_ir.compile(
-            MODELS[name](), calibration=calibration, shapes=SHAPES[name], tiling=tiling, threads=2
+            MODELS[name](),
+            calibration=calibration,
+            shapes=SHAPES[name],
+            tiling=tiling,
+            threads=2,
+            sparsity=sparsity,
         )
         for tiling in (Tiling(), ODD)
     ]
@@ -108,6 +114,8 @@ def test_outputs_do_not_depend_on_sizes(name: str) -> None:
         usual, odd = (model.run(inputs)["y"] for model in models)
         assert np.array_equal(odd.view(np.uint32), usual.view(np.uint32))
     assert models[0].ir("tiled") != models[1].ir("tiled")
+    if name != "depthwise":
+        assert ("lane_pairs" in models[1].ir("tiled")) == (sparsity is not None)
 
 
 def test_sizes_are_in_the_program_and_its_options() -> None:

@@ -12,6 +12,7 @@ from spu_ir.codegen.scope import Expr, Scope, View, c_float
 from spu_ir.codegen.weights import Placed, Segments, constant_of
 from spu_ir.dialects.spu import (
     GROUP_LANES,
+    LANE_PAIRS,
     BatchMatmulOp,
     ConvOp,
     EpilogueOp,
@@ -168,7 +169,10 @@ def weight_lanes(printer: Printer, scope: Scope, op: EpilogueOp) -> tuple[str, s
 def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
     """The name of the specialised kernel for an op: equal ones are one function."""
     packed = placed.packed
-    share = packed.share
+    layout, share = _FORMATS.get(packed.format, ""), packed.share
+    if LANE_PAIRS in op.attributes:
+        assert packed.paired
+        layout, share = "SPU_PAIRED", 2
     if packed.format == "dense" and shape_of(op.init)[-1] not in range(1, 17):
         share = 2  # a dense tile takes two lane groups at a time
     bits = [
@@ -186,7 +190,7 @@ def _kernel(printer: Printer, op: EpilogueOp, placed: Placed) -> str:
     if packed.format == "depthwise":
         call = f"spu_depthwise_run(tile, {_TYPES[dtype_name(op.x)]},"
     else:
-        call = f"spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {_FORMATS[packed.format]}, {share},"
+        call = f"spu_tile_run(tile, {_TYPES[dtype_name(op.x)]}, {layout}, {share},"
     text = (
         "static __attribute__((noinline)) void @(const spu_tile *tile) {\n"
         f"  {call}\n"

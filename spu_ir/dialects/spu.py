@@ -89,6 +89,10 @@ GROUP_LANES = "group_lanes"
 """Attribute of a convolution that is a tile of one group: the output channels of a group."""
 
 
+LANE_PAIRS = "lane_pairs"
+"""Attribute of a tile whose lane groups go two by two past each window that is read."""
+
+
 def encoding_of(weight: SSAValue | Attribute) -> BankedAttr | None:
     """The banked encoding of a weight's type, or None for a dense weight."""
     kind = shaped(weight)
@@ -421,6 +425,7 @@ Spu = Dialect(
 
 __all__ = [
     "GROUP_LANES",
+    "LANE_PAIRS",
     "Activation",
     "ActivationAttr",
     "AttentionOp",

@@ -52,6 +52,8 @@ class PackedWeight:
     """Slots run per full bank and row, on average: 64 / slots_run is an INT8's real ratio."""
     lane_groups: int
     """Lane groups of each convolution group, padding included."""
+    paired: bool = False
+    """Whether blocks 2i and 2i + 1 of every convolution group have the same list of windows."""
 
     @property
     def nbytes(self) -> int:
@@ -160,6 +162,9 @@ def _pack_banked(
     rank = np.arange(lists.size) - (np.cumsum(length) - length)[lists]
     per_unit = length.reshape(blocks.shape[0], LANES, units).max(axis=1, initial=0)
     need = -(-per_unit // width)
+    paired = kind == "i8" and slots > 0 and share == 1 and not two
+    if paired:
+        need = _in_pairs(need, groups)
     first = (np.cumsum(need) - need.reshape(-1)).reshape(need.shape)
     total = int(need.sum())
 
@@ -192,7 +197,21 @@ def _pack_banked(
         correction=_correction(blocks, kind, x_zero),
         slots_run=total * width * bank / max(1, blocks.shape[0] * weight.shape[1]),
         lane_groups=per_group * share,
+        paired=paired,
     )
+
+
+def _in_pairs(need: NDArray[Any], groups: int) -> NDArray[Any]:
+    """
+    The quads `[blocks, windows]` of every block: as many as that one of its pair has that has more.
+
+    With so many slots a bank nearly all need as many: what differs are banks without non-zeros.
+    """
+    joined = need.reshape(groups, need.shape[0] // groups, need.shape[1]).copy()
+    even = joined.shape[1] // 2 * 2
+    most = np.maximum(joined[:, :even:2], joined[:, 1:even:2])
+    joined[:, :even:2] = joined[:, 1:even:2] = most
+    return joined.reshape(need.shape)
 
 
 def _pack_dense(

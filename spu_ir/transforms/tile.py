@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects import func
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, i64
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, UnitAttr, i8, i64
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
@@ -19,6 +19,7 @@ from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import bounds
 from spu_ir.dialects.spu import (
     GROUP_LANES,
+    LANE_PAIRS,
     AttentionOp,
     ConvOp,
     EpilogueOp,
@@ -33,7 +34,7 @@ from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent
 from spu_ir.transforms.extents import bound_of, evaluate
-from spu_ir.transforms.tile_sizes import Tiling
+from spu_ir.transforms.tile_sizes import WIDE_ROWS, Tiling, rows_in_pairs
 from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
 from spu_ir.transforms.tiling_loops import (
     Place,
@@ -45,6 +46,8 @@ from spu_ir.transforms.tiling_loops import (
 from spu_ir.transforms.tiling_packed import tile_pack, tile_unpack
 from spu_ir.transforms.tiling_rules import Map, Rule, rule_of
 
+QUAD_SLOTS = 4
+"""INT8 slots of a lane in a quad; fewer a bank, and a quad has two windows."""
 LANES = 16
 """Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
@@ -61,6 +64,10 @@ class TilePass(ModulePass):
     instructions: as many rows as `tile_bytes` hold, or pixels, at most 14 (12 where two lane groups
     go together), by the block's lanes; about `elements` elements of a VPU op. A tile is the same op
     on `memref.subview`s; at the edges the views are smaller, which is a masked instruction.
+
+    Fewer than 13 rows pay more for reading x than for products. Two lane groups of INT8 slots of a
+    fixed number have the same windows, so that such tiles are marked `lane_pairs`: they go in pairs
+    past 12 rows, from L2 if need be, 8 where 4096 bytes apart they share their place in L1.
 
     Weights are fetched into L1 ahead of their use, activations are not: so a block has the rows of
     one tile, and many lanes. `compile` chooses the sizes from the host's caches: docs/tuning.md.
@@ -137,15 +144,19 @@ class TilePass(ModulePass):
         maps = _epilogue_maps(op, rows=[0], lanes=1, weight_axes=2)
         rows, lanes = emit.extents(flat[-1])
         share = _share(op)
+        # Rows that stay in L1 while every lane group passes over them.
+        row_bytes = shape_of(op.x)[-1] * numpy_dtype(element_of(op.x)).itemsize
+        tile_rows = max(1, min(_max_rows(share), self.tile_bytes // row_bytes))
+        few = min(tile_rows, rows) if isinstance(rows, int) else tile_rows
+        paired = few <= WIDE_ROWS and _in_pairs(op, lanes)
+        if paired:
+            share, tile_rows = 2, rows_in_pairs(row_bytes)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
 
         def tile(inner: Emitter, places: Mapping[int, Place]) -> None:
             views = [view_of(inner, v, m, places) for v, m in zip(flat, maps, strict=True)]
-            inner.insert(with_operands(op, views))
+            inner.insert(_marked(with_operands(op, views), paired))
 
-        # Rows that stay in L1 while every lane group passes over them.
-        row_bytes = shape_of(op.x)[-1] * numpy_dtype(element_of(op.x)).itemsize
-        tile_rows = max(1, min(_max_rows(share), self.tile_bytes // row_bytes))
         row_block = max(1, self.rows_a_block // tile_rows) * tile_rows
 
         def body(inner: Emitter, places: Mapping[int, Place]) -> None:
@@ -191,6 +202,8 @@ class TilePass(ModulePass):
         share = _share(op)
         tiles = -(-width // _max_rows(share))
         columns = -(-width // tiles)
+        paired = columns <= WIDE_ROWS and _in_pairs(op, each)
+        share = 2 if paired else share
         block = max(LANES * share, self.channels_a_block // (LANES * share) * LANES * share)
         maps = _epilogue_maps(op, rows=[0, 1, 2], lanes=3, weight_axes=4)
         weight = shape_of(op.weight)
@@ -223,7 +236,7 @@ class TilePass(ModulePass):
             if groups > 1:
                 # Lane groups do not straddle the groups of the whole weight.
                 clone.attributes[GROUP_LANES] = IntegerAttr(each, i64)
-            inner.insert(clone)
+            inner.insert(_marked(clone, paired))
 
         def body(inner: Emitter, places: Mapping[int, Place]) -> None:
             row = {**places, 2: Place(0, width)}
@@ -248,7 +261,29 @@ def _share(op: EpilogueOp) -> int:
 
 def _max_rows(share: int) -> int:
     """Rows whose accumulators fit the registers beside what a step loads."""
-    return MAX_ROWS if share == 1 else 12
+    return MAX_ROWS if share == 1 else WIDE_ROWS
+
+
+def _in_pairs(op: EpilogueOp, lanes: Extent) -> bool:
+    """
+    Whether lane groups can go in pairs: those of INT8 slots that are fixed, and fill quads of one
+    window, have the same windows. The units of special functions work beside single ones only.
+    """
+    encoding = encoding_of(op.weight)
+    return (
+        encoding is not None
+        and encoding.share.data == 1
+        and encoding.slots.data >= QUAD_SLOTS
+        and element_of(op.weight) == i8
+        and not op.activation.data.value.startswith("sfu_")
+        and (not isinstance(lanes, int) or lanes > LANES)
+    )
+
+
+def _marked(op: Operation, paired: bool) -> Operation:
+    if paired:
+        op.attributes[LANE_PAIRS] = UnitAttr()
+    return op
 
 
 def _matmul_operands(op: MatmulOp) -> list[tuple[SSAValue, int]]:

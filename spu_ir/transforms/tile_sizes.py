@@ -33,15 +33,31 @@ PRODUCT = (28, 768)
 IMAGE = (14, 1024)
 """Rows and channels of a usual convolution: ResNet-50's third group, one image."""
 
+WIDE_ROWS = 12
+"""Rows whose accumulators fit the registers where a row has two lane groups, beside a step's."""
+
+WAY_BYTES, WAYS = 4096, 8
+"""Of an L1 cache: rows so far apart fall into the same sets, and no more of them than ways stay."""
+
+
+def rows_in_pairs(row_bytes: int) -> int:
+    """
+    Rows of a tile whose lane groups go in pairs past each window of `row_bytes` a row.
+
+    What is read feeds two lane groups, so it may come from L2, and no size of L1 counts.
+    """
+    return WAYS if row_bytes % WAY_BYTES == 0 else WIDE_ROWS
+
 
 @dataclass(frozen=True)
 class Tiling:
     """
     The five options of the tile pass; the defaults are its own.
 
-    `tile_bytes` of x are the rows of one tile of a product; `rows_a_block` rows and
-    `lanes_a_block` lanes are what a core takes of a product at a time, `channels_a_block` lanes of
-    a convolution, `elements` those of a tile of any other op. Outputs do not depend on them.
+    `tile_bytes` of x are the rows of one tile of a product, unless its lane groups go in pairs;
+    `rows_a_block` rows and `lanes_a_block` lanes are what a core takes of a product at a time,
+    `channels_a_block` lanes of a convolution, `elements` those of a tile of any other op. Outputs
+    do not depend on them.
     `str` is `lanes_a_block=192,elements=4096`: what differs from the defaults, as `parse` reads it.
     Raises SpuError for a size that is not within 1..2^24.
     """

@@ -20,7 +20,7 @@ from spu_ir.interpreters import numerics, numerics_spu
 from spu_ir.packing.banked import PackedWeight, pack
 
 TYPES = {"i8": 0, "bf16": 1, "f32": 2}
-FORMATS = {"dense": 0, "banked": 1, "banked2": 2}
+FORMATS = {"dense": 0, "banked": 1, "banked2": 2, "paired": 3}
 RESIDUALS = {None: 0, "float32": 1, "bfloat16": 2, "uint8": 3, "int8": 4}
 ACTIVATIONS = {None: 0, "relu": 1, "gelu": 2, "gelu_tanh": 3, "tanh": 4, "sigmoid": 5, "silu": 6}
 OUTPUTS = {"float32": 0, "bfloat16": 1, "uint8": 2, "int8": 3, "int32": 4}
@@ -86,6 +86,7 @@ class Product:
     tile_rows: int = 14
     tile_share: int = 1  # of a dense weight
     tile_blocks: int = 1  # of `share` lane groups
+    tile_pairs: bool = False  # of lane groups, if the weight has them
 
     def pack(self) -> PackedWeight:
         return pack(
@@ -174,6 +175,10 @@ class Device:
     def run(self, product: Product, epilogue: Epilogue) -> Array:
         """The device's outputs `[M, N]`; raises AssertionError with a sanitiser's report."""
         packed = product.pack()
+        layout = packed.format
+        share = product.tile_share if layout == "dense" else packed.share
+        if product.tile_pairs and packed.paired:
+            layout, share = "paired", 2
         rows, lanes = product.starts.size * product.run_rows, product.weight.shape[0]
         size = SIZES[epilogue.out]
         out = np.full((rows, lanes * size), 0xA5, dtype=np.uint8)
@@ -188,8 +193,8 @@ class Device:
         head = struct.pack(
             "<13i2fi7q",
             TYPES[packed.kind],
-            FORMATS[packed.format],
-            product.tile_share if packed.format == "dense" else packed.share,
+            FORMATS[layout],
+            share,
             bits,
             RESIDUALS[epilogue.residual_dtype],
             ACTIVATIONS[epilogue.activation],

@@ -44,6 +44,7 @@ RUN(dense_2, SPU_I8, SPU_DENSE, 2)
 RUN(banked_1, SPU_I8, SPU_BANKED, 1)
 RUN(banked_2, SPU_I8, SPU_BANKED, 2)
 RUN(banked_4, SPU_I8, SPU_BANKED, 4)
+RUN(paired, SPU_I8, SPU_PAIRED, 2)
 RUN(banked2_1, SPU_I8, SPU_BANKED2, 1)
 RUN(banked2_2, SPU_I8, SPU_BANKED2, 2)
 RUN(banked2_4, SPU_I8, SPU_BANKED2, 4)
@@ -52,9 +53,10 @@ RUN(f32, SPU_F32, SPU_DENSE, r->share)
 
 static void run_tile(const spu_tile *t, const request *r) {
   typedef void (*run)(const spu_tile *, const request *);
-  static const run i8[3][3] = {{dense_1, dense_2, NULL},
+  static const run i8[4][3] = {{dense_1, dense_2, NULL},
                                {banked_1, banked_2, banked_4},
-                               {banked2_1, banked2_2, banked2_4}};
+                               {banked2_1, banked2_2, banked2_4},
+                               {NULL, paired, NULL}};
   const run one = r->type == SPU_I8     ? i8[r->format][r->share >> 1]
                   : r->type == SPU_BF16 ? bf16
                                         : f32;

@@ -95,12 +95,12 @@ SPU_INLINE int32_t spu_i8_run(const spu_tile *tile, int format, int share, int e
 #endif
 
 /*
- * type SPU_I8 | SPU_BF16 | SPU_F32; format SPU_DENSE | SPU_BANKED | SPU_BANKED2; share 1, 2 or 4
- * (dense: 1 or 2, the lane groups of this tile, which must be in one convolution group; float32
- * is always dense); epilogue bits SPU_SCALE | SPU_ROW_SCALE | SPU_BIAS | SPU_OUT_SCALE |
- * SPU_OUT_ZERO; residual SPU_RES_*; activation SPU_ACT_*; out SPU_OUT_* (SPU_OUT_I32: the raw
- * sums of SPU_I8, no epilogue). All of these are literals at the call, so one call is one
- * specialised kernel.
+ * type SPU_I8 | SPU_BF16 | SPU_F32; format SPU_DENSE | SPU_BANKED | SPU_BANKED2 | SPU_PAIRED
+ * (SPU_I8 only, from the first lane group of a pair); share 1, 2 or 4 (paired: 2; dense: 1 or 2,
+ * the lane groups of this tile, which must be in one convolution group; float32 is always dense);
+ * epilogue bits SPU_SCALE | SPU_ROW_SCALE | SPU_BIAS | SPU_OUT_SCALE | SPU_OUT_ZERO; residual
+ * SPU_RES_*; activation SPU_ACT_*; out SPU_OUT_* (SPU_OUT_I32: the raw sums of SPU_I8, no
+ * epilogue). All of these are literals at the call, so one call is one specialised kernel.
  */
 SPU_INLINE void spu_tile_run(const spu_tile *tile, int type, int format, int share, int epilogue,
                              int residual, int activation, int out) {
@@ -109,6 +109,10 @@ SPU_INLINE void spu_tile_run(const spu_tile *tile, int type, int format, int sha
   if (type == SPU_I8 && out != SPU_OUT_I32)
     done = spu_i8_run(tile, format, share, epilogue, residual, activation, out);
 #endif
+  if (format == SPU_PAIRED) { /* the rest, block by block */
+    format = SPU_BANKED;
+    share = 1;
+  }
   for (; done < tile->lanes; done += 16 * share) {
     _Alignas(64) int32_t acc[SPU_MAX_ROWS * SPU_MAX_SHARE * 16];
     const spu_tile t = spu_tile_after(tile, done, epilogue, residual, out);

@@ -4,7 +4,8 @@
  * spu_i8_walk streams the quads (steps) of a block past `rows` rows whose accumulators stay in
  * registers: per quad and row one permute of a 64-byte window and one dot product of 4 bytes in
  * each lane. format, share and rows are literals. With AVX-512, the commonest epilogues take the
- * sums where they are, in registers: spu_i8_fused.
+ * sums where they are, in registers: spu_i8_fused; and two blocks with the same windows can use
+ * each window that is read, SPU_PAIRED, which elsewhere are two blocks.
  */
 #ifndef SPU_INT8_H
 #define SPU_INT8_H
@@ -45,6 +46,11 @@ SPU_INLINE void spu_i8_begin(const spu_walk *k, spu_i8_sums acc, const int share
   }
 }
 
+/* where lane group j of a SPU_PAIRED block, or the whole of another, has its index of quad q */
+SPU_INLINE const uint8_t *spu_index_of(const spu_walk *k, int64_t q, int j) {
+  return k->index + 64 * (q + j * (k->end - k->begin));
+}
+
 /* results of a block that are still to be activated and stored, one row after the other */
 typedef struct {
   const spu_tile *tile;
@@ -65,10 +71,12 @@ SPU_INLINE void spu_i8_finish(spu_i8_rest *rest, const int activation, const int
 SPU_INLINE void spu_i8_add(const spu_walk *k, spu_i8_sums acc, const int format,
                            const int share, const int rows, spu_i8_rest *rest,
                            const int activation, const int out) {
+  const int routes = format == SPU_DENSE ? 0 : format == SPU_PAIRED ? 2 : 1;
   for (int64_t q = k->begin; q < k->end; q++) {
     const uint8_t *a = k->x + k->offset[format == SPU_BANKED2 ? 2 * q : q];
     const uint8_t *b = format == SPU_BANKED2 ? k->x + k->offset[2 * q + 1] : a;
-    if (format != SPU_DENSE) { /* weights come from L2; behind the last ones nothing is read */
+    /* weights come from L2; behind the last ones nothing is read */
+    if (format == SPU_BANKED || format == SPU_BANKED2) {
       _mm_prefetch((const char *)k->index + 64 * (q + SPU_I8_AHEAD), _MM_HINT_T0);
       SPU_UNROLL
       for (int j = 0; j < share; j++)
@@ -79,20 +87,26 @@ SPU_INLINE void spu_i8_add(const spu_walk *k, spu_i8_sums acc, const int format,
     SPU_UNROLL
     for (int j = 0; j < share; j++)
       value[j] = _mm512_loadu_si512(spu_value_of(k, q, j, format, share));
-    spu_route route;
-    if (format != SPU_DENSE) route = spu_route_of(k->index + 64 * q, format == SPU_BANKED2);
+    spu_route route[2];
+    SPU_UNROLL
+    for (int j = 0; j < routes; j++)
+      route[j] = spu_route_of(spu_index_of(k, q, j), format == SPU_BANKED2);
     SPU_UNROLL
     for (int m = 0; m < rows; m++) {
-      __m512i x;
+      __m512i x[2];
       if (format == SPU_DENSE) {
         int32_t four;
         memcpy(&four, a + m * k->x_stride, 4);
-        x = _mm512_set1_epi32(four);
+        x[0] = _mm512_set1_epi32(four);
+      } else if (format == SPU_PAIRED) {
+        spu_permute_both(route, a + m * k->x_stride, x);
       } else {
-        x = spu_permute(route, a + m * k->x_stride, b + m * k->x_stride, format == SPU_BANKED2);
+        x[0] = spu_permute(route[0], a + m * k->x_stride, b + m * k->x_stride,
+                           format == SPU_BANKED2);
       }
       SPU_UNROLL
-      for (int j = 0; j < share; j++) acc[m][j] = _mm512_dpbusd_epi32(acc[m][j], x, value[j]);
+      for (int j = 0; j < share; j++)
+        acc[m][j] = _mm512_dpbusd_epi32(acc[m][j], x[format == SPU_PAIRED ? j : 0], value[j]);
     }
     if (rest && rest->left) spu_i8_finish(rest, activation, out);
   }

@@ -22,6 +22,14 @@ SPU_INLINE __m512i spu_permute(spu_route route, const uint8_t *a, const uint8_t 
   return _mm512_permutex2var_epi8(first, route, _mm512_loadu_si512(b));
 }
 
+/* Two results from one window, which is read once. */
+SPU_INLINE void spu_permute_both(const spu_route *route, const uint8_t *a, __m512i *to) {
+  __m512i x = _mm512_loadu_si512(a);
+  SPU_PIN(x); /* the compiler would read it twice */
+  to[0] = _mm512_permutexvar_epi8(route[0], x);
+  to[1] = _mm512_permutexvar_epi8(route[1], x);
+}
+
 #else /* no vpermb: four (eight) shuffles inside pieces of 16 bytes, each keeps its own bytes */
 
 typedef struct {
@@ -48,6 +56,12 @@ SPU_INLINE __m512i spu_permute(spu_route route, const uint8_t *a, const uint8_t 
     y = _mm512_mask_shuffle_epi8(y, route.piece[p], x, route.index);
   }
   return y;
+}
+
+/* Two results from one window. */
+SPU_INLINE void spu_permute_both(const spu_route *route, const uint8_t *a, __m512i *to) {
+  to[0] = spu_permute(route[0], a, a, 0);
+  to[1] = spu_permute(route[1], a, a, 0);
 }
 
 #endif

@@ -13,7 +13,7 @@
 #define SPU_MAX_SHARE 4
 
 enum { SPU_I8, SPU_BF16, SPU_F32 };
-enum { SPU_DENSE, SPU_BANKED, SPU_BANKED2 };
+enum { SPU_DENSE, SPU_BANKED, SPU_BANKED2, SPU_PAIRED };
 enum { SPU_SCALE = 1, SPU_ROW_SCALE = 2, SPU_BIAS = 4, SPU_OUT_SCALE = 8, SPU_OUT_ZERO = 16 };
 enum { SPU_RES_NONE, SPU_RES_F32, SPU_RES_BF16, SPU_RES_U8, SPU_RES_I8 };
 enum {
@@ -34,6 +34,8 @@ enum { SPU_OUT_F32, SPU_OUT_BF16, SPU_OUT_U8, SPU_OUT_I8, SPU_OUT_I32 };
 /*
  * One packed weight (spu_ir/packing/banked.py writes it). A *block* is `share` lane groups that
  * use one index vector; a dense weight has blocks of one lane group, whatever the tile's share.
+ * A SPU_PAIRED one is a SPU_BANKED one of share 1 whose blocks 2i and 2i + 1 of a convolution group
+ * have quads of the same windows: it is run as share 2, where both use what is read of a window.
  */
 typedef struct {
   const uint8_t *index;      /* banked: [quads][64]; NULL when dense */
@@ -116,12 +118,12 @@ SPU_INLINE spu_tile spu_tile_below(const spu_tile *tile, int32_t rows, int epilo
 SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, int format,
                                 int share) {
   const spu_weight *w = t->w;
-  const int banked = format != SPU_DENSE;
-  const int32_t block = banked ? t->group / share : t->group;
+  const int banked = format != SPU_DENSE, together = banked && format != SPU_PAIRED;
+  const int32_t block = together ? t->group / share : t->group;
   const int64_t quad = w->begin[block];
   spu_walk k;
   k.index = banked ? w->index + 64 * quad : NULL;
-  k.value = w->value + 64 * quad * (banked ? share : 1);
+  k.value = w->value + 64 * quad * (together ? share : 1);
   k.offset = w->offset + quad * (format == SPU_BANKED2 ? 2 : 1);
   k.begin = 0;
   k.end = w->begin[block + 1] - quad;
@@ -135,7 +137,7 @@ SPU_INLINE spu_walk spu_walk_of(const spu_tile *t, int32_t *acc, int32_t first, 
 /* Where lane group j of the block has its 64 value bytes of quad (step) q. */
 SPU_INLINE const uint8_t *spu_value_of(const spu_walk *k, int64_t q, int j, int format,
                                        int share) {
-  if (format != SPU_DENSE) return k->value + 64 * (q * share + j);
+  if (format == SPU_BANKED || format == SPU_BANKED2) return k->value + 64 * (q * share + j);
   return k->value + 64 * (q + j * (k->end - k->begin));
 }
 
