@@ -60,6 +60,7 @@ PASSES = (
     "approximate-activations",
     "encode",
     "run-samples-apart",
+    "normalise-rows",
     # memrefs
     "bufferise",
     "plan-memory",

@@ -317,6 +317,26 @@ def test_rows_are_quantised_with_their_own_scales() -> None:
     assert {int(np.abs(q[i].astype(int) - 128).max()) for i in (0, 1, 3, 4)} == {127}
 
 
+def test_rows_are_normalised_and_quantised() -> None:
+    x, g, b = f32(2, 7, 33), f32(33, seed=1), f32(33, seed=2)
+    x[1, 2] = 3
+    inputs = {"x": x, "g": g, "b": b}
+    rows = ((2, 7, 33), np.uint8), ((2, 7), np.float32)
+    q, scale = both(
+        "vpu.layer_norm_rows %x, %g, %b into %0, %1 {epsilon = 0.5 : f32} : $x, $g, $b, $0, $1",
+        inputs,
+        *rows,
+    )
+    (y,) = both(
+        "vpu.layer_norm %x, %g beta(%b : $b) into %0 {epsilon = 0.5 : f32} : $x, $g, $0",
+        inputs,
+        ((2, 7, 33), np.float32),
+    )
+    want, want_scale = both("vpu.quantise_rows %x into %0, %1 : $x, $0, $1", {"x": y}, *rows)
+    np.testing.assert_array_equal(q, want)
+    np.testing.assert_array_equal(scale, want_scale)
+
+
 def test_columns_are_scaled_before_rows_are_quantised() -> None:
     x, columns = f32(5, 33), np.exp(f32(33, seed=1)).astype(np.float32)
     for zero in (128, 40):

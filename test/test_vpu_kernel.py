@@ -276,6 +276,28 @@ def test_normalisation(
     assert_same_bits(y[:1], golden.rms_norm(x[:1], gamma, 1e-6))
 
 
+@given(
+    n=st.one_of(sizes, st.sampled_from([256, 1024])),
+    rows=st.integers(1, 9),
+    seed=seeds,
+    special=st.booleans(),
+)
+def test_normalised_rows_are_quantised(
+    c: Device, n: int, rows: int, seed: int, special: bool
+) -> None:
+    x = floats(seed, rows, n, special=special)
+    x[rows // 2] = 7
+    gamma, beta = floats(seed + 1, n, special=False), floats(seed + 2, n, special=False)
+    gapped = np.pad(x, ((0, 0), (0, 2)))
+    q, scale = np.zeros((rows, n + 3), np.uint8), np.empty(rows, np.float32)
+    norm = (gapped, n + 2, gamma, beta, q, n + 3, scale, rows, n, 1e-5)
+    c.call("test_vpu_layer_norm_rows_f32", *norm)
+    assert not q[:, n:].any()
+    want, want_scale = golden.quantise_rows(golden.layer_norm(x, gamma, beta, 1e-5))
+    assert_same_bits(np.ascontiguousarray(q[:, :n]), want)
+    assert_same_bits(scale, want_scale)
+
+
 @given(n=sizes, seed=seeds, scale=st.sampled_from([0.0, 1e-42, 1e-38, 1.0, 1e30]))
 def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
     for special in (False, True):

@@ -50,7 +50,15 @@ from .vpu_movement import (
     TransposeOp,
 )
 from .vpu_packed import PackRowsOp, RowOffsetsOp, UnpackRowsOp
-from .vpu_quantise import DequantiseOp, QuantiseOp, QuantiseRowsOp, ScaledOp, TableOp
+from .vpu_quantise import (
+    NORM_ROW,
+    DequantiseOp,
+    LayerNormRowsOp,
+    QuantiseOp,
+    QuantiseRowsOp,
+    ScaledOp,
+    TableOp,
+)
 from .vpu_scan import CumsumOp
 
 
@@ -409,6 +417,7 @@ Vpu = Dialect(
         SoftmaxOp,
         CumsumOp,
         LayerNormOp,
+        LayerNormRowsOp,
         PoolOp,
         QuantiseOp,
         DequantiseOp,
@@ -431,6 +440,8 @@ __all__ = [
     "ExpandOp",
     "GatherOp",
     "LayerNormOp",
+    "LayerNormRowsOp",
+    "NORM_ROW",
     "POINTWISE",
     "PackRowsOp",
     "PadOp",

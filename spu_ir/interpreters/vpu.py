@@ -21,6 +21,7 @@ from spu_ir.dialects.vpu import (
     ExpandOp,
     GatherOp,
     LayerNormOp,
+    LayerNormRowsOp,
     PackRowsOp,
     PadOp,
     PoolFn,
@@ -211,6 +212,14 @@ class VpuFunctions(InterpreterFunctions):
             return deliver(op, args, vpu.rms_norm(x, gamma, epsilon))
         beta = args[2] if op.beta is not None else None
         return deliver(op, args, vpu.layer_norm(x, gamma, beta, epsilon))
+
+    @impl(LayerNormRowsOp)
+    def run_layer_norm_rows(
+        self, _: Interpreter, op: LayerNormRowsOp, args: PythonValues
+    ) -> PythonValues:
+        x, gamma, beta = args[:3]
+        rows = vpu.layer_norm(x, gamma, beta, op.epsilon.value.data)
+        return deliver(op, args, *vpu.quantise_rows(rows))
 
     @impl(PoolOp)
     def run_pool(self, _: Interpreter, op: PoolOp, args: PythonValues) -> PythonValues:

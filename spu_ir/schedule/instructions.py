@@ -418,6 +418,7 @@ FORMULAS: dict[str, Formula] = {
     "vpu.softmax": _rows(4, 1, 1),
     "vpu.cumsum": _rows(1, 0, 0),
     "vpu.layer_norm": _layer_norm,
+    "vpu.layer_norm_rows": _rows(7 + QUANTISE_ROW, 0, 3),
     "vpu.reduce": _reduce,
     "vpu.pool": _pool,
     "vpu.gather": _gather,

@@ -25,6 +25,7 @@ from spu_ir.transforms.fuse_gelu import FuseGeluPass
 from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
 from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
+from spu_ir.transforms.normalise_rows import NormaliseRowsPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
@@ -68,7 +69,14 @@ def lower(preprocess: ModulePass | None = None) -> Passes:
     return LOWER if preprocess is None else (LOWER[0], preprocess, *LOWER[1:])
 
 
-PLAN: Passes = (RunSamplesApartPass(), BufferisePass(), PlanMemoryPass(), *CLEAN)
+PLAN: Passes = (
+    RunSamplesApartPass(),
+    NormaliseRowsPass(),
+    DeadCodeElimination(),
+    BufferisePass(),
+    PlanMemoryPass(),
+    *CLEAN,
+)
 """Tensors -> memrefs in planned arenas."""
 
 

@@ -20,6 +20,7 @@ from spu_ir.dialects.vpu import (
     ExpandOp,
     GatherOp,
     LayerNormOp,
+    LayerNormRowsOp,
     PoolOp,
     QuantiseOp,
     QuantiseRowsOp,
@@ -159,6 +160,14 @@ def _quantise_rows(op: QuantiseRowsOp) -> Rule:
     same = leading(op.x, rows)
     columns = [] if op.columns is None else [whole(op.columns)]
     return Rule(op.init, range(rows), [same, *columns, same, range(rows)])
+
+
+@rule_of.register
+def _layer_norm_rows(op: LayerNormRowsOp) -> Rule:
+    rows = len(shape_of(op.x)) - 1
+    same = leading(op.x, rows)
+    parameters = [whole(op.gamma), whole(op.beta)]
+    return Rule(op.init, range(rows), [same, *parameters, same, range(rows)])
 
 
 @rule_of.register

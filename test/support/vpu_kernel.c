@@ -152,6 +152,10 @@ EXPORT(vpu_layer_norm_f32,
        (const float *x, int64_t x_stride, const float *gamma, const float *beta, float *y,
         int64_t y_stride, int64_t rows, int64_t n, float eps),
        (x, x_stride, gamma, beta, y, y_stride, rows, n, eps))
+EXPORT(vpu_layer_norm_rows_f32,
+       (const float *x, int64_t x_stride, const float *gamma, const float *beta, uint8_t *q,
+        int64_t q_stride, float *scale, int64_t rows, int64_t n, float eps),
+       (x, x_stride, gamma, beta, q, q_stride, scale, rows, n, eps))
 EXPORT(vpu_rms_norm_f32, (const float *x, const float *gamma, float *y, int64_t n, float eps),
        (x, gamma, y, n, eps))
 EXPORT(vpu_quantise_row_from_f32,
