@@ -314,6 +314,24 @@ def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
             assert_same_bits(row_scale, np.reshape(want_scale, 1))
 
 
+@given(n=sizes, rows=st.integers(1, 5), seed=seeds, zero=st.sampled_from([0, 1, 40, 127, 128]))
+def test_quantise_rows(c: Device, n: int, rows: int, seed: int, zero: int) -> None:
+    """Rows of numbers, with NaN and infinities, without anything positive, and of zeros."""
+    x = np.concatenate([floats(seed, rows, n), -np.abs(floats(seed + 1, 2, n, special=False))])
+    x = np.concatenate([x, np.zeros((1, n)), -x]).astype(np.float32)
+    gapped, count = np.pad(x, ((0, 0), (0, 2)), constant_values=np.inf), len(x)
+    q, scale = np.zeros((count, n + 3), np.uint8), np.empty(count, np.float32)
+    arguments = (gapped, n + 2, q, n + 3, scale, count, n)
+    if zero == 128:
+        c.call("test_vpu_quantise_rows_f32", *arguments)
+    else:
+        c.call("test_vpu_quantise_rows_from_f32", *arguments, np.int32(zero))
+    assert not q[:, n:].any()
+    want, want_scale = golden.quantise_rows(x, zero)
+    assert_same_bits(np.ascontiguousarray(q[:, :n]), want)
+    assert_same_bits(scale, want_scale)
+
+
 @given(n=sizes, seed=seeds, special=st.booleans(), scale=st.sampled_from([0.0, 1e-42, 1e-30, 1.0]))
 def test_quantise_row_of_scaled_columns(
     c: Device, n: int, seed: int, special: bool, scale: float

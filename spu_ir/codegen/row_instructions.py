@@ -95,37 +95,46 @@ def _without_rows(view: View) -> tuple[Expr, View]:
 
 def _layer_norm_rows(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, LayerNormRowsOp)
-    x, out, scale, gamma, beta = (
-        scope.view(v) for v in (op.x, op.init, op.scale_init, op.gamma, op.beta)
-    )
-    scales = View(scale.pointer, scale.element, (*scale.dims[:-1], 1), (*scale.strides[:-1], 1))
-    (x_stride, each), (out_stride, to) = _without_rows(x), _without_rows(out)
-    rows = x.dims[-2] if len(x.dims) > 1 else 1
-    parameters, epsilon = f"{gamma.pointer}, {beta.pointer}", c_float(op.epsilon.value.data)
-    _rows(
-        scope,
-        [each, to, scales],
-        lambda p, n: scope.line(
-            f"vpu_layer_norm_rows_f32({p[0]}, {x_stride}, {parameters}, {p[1]}, {out_stride}, "
-            f"{p[2]}, {rows}, {n}, {epsilon});"
-        ),
-        "normalisation",
-    )
+    gamma, beta = scope.view(op.gamma).pointer, scope.view(op.beta).pointer
+    epsilon = c_float(op.epsilon.value.data)
+    _scaled_rows(scope, op, "vpu_layer_norm_rows_f32", f", {gamma}, {beta}", f", {epsilon}")
 
 
 def _quantise_rows(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, QuantiseRowsOp)
+    point = op.zero.value.data
+    kind, zero = ("f32", "") if point == 128 else ("from_f32", f", {point}")
+    if op.columns is None:
+        _scaled_rows(scope, op, f"vpu_quantise_rows_{kind}", "", zero)
+        return
     x, out, scale = (scope.view(v) for v in (op.x, op.init, op.scale_init))
     scales = View(scale.pointer, scale.element, (*scale.dims, 1), (*scale.strides, 1))
-    point = op.zero.value.data
-    call = "vpu_quantise_row" if op.columns is None else "vpu_quantise_columns"
-    call += "_f32" if point == 128 else "_from_f32"
-    zero = "" if point == 128 else f", {point}"
-    columns = "" if op.columns is None else f"{scope.view(op.columns).pointer}, "
+    call, columns = f"vpu_quantise_columns_{kind}", scope.view(op.columns).pointer
     _rows(
         scope,
         [x, out, scales],
-        lambda p, n: scope.line(f"{call}({p[0]}, {columns}{p[1]}, {p[2]}, {n}{zero});"),
+        lambda p, n: scope.line(f"{call}({p[0]}, {columns}, {p[1]}, {p[2]}, {n}{zero});"),
+        "quantisation of rows",
+    )
+
+
+def _scaled_rows(
+    scope: Scope, op: LayerNormRowsOp | QuantiseRowsOp, call: str, parameters: str, last: str
+) -> None:
+    """All the rows of the last axis but one of x, in one call, each with a scale."""
+    x, out, scale = (scope.view(v) for v in (op.x, op.init, op.scale_init))
+    if scale.strides and scale.strides[-1] != 1:
+        raise SpuError("scales of rows must be contiguous in memory", op="codegen")
+    scales = View(scale.pointer, scale.element, (*scale.dims[:-1], 1), (*scale.strides[:-1], 1))
+    (x_stride, each), (out_stride, to) = _without_rows(x), _without_rows(out)
+    rows = x.dims[-2] if len(x.dims) > 1 else 1
+    _rows(
+        scope,
+        [each, to, scales],
+        lambda p, n: scope.line(
+            f"{call}({p[0]}, {x_stride}{parameters}, {p[1]}, {out_stride}, {p[2]}, {rows}, "
+            f"{n}{last});"
+        ),
         "quantisation of rows",
     )
 

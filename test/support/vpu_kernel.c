@@ -163,6 +163,14 @@ EXPORT(vpu_quantise_row_from_f32,
        (x, q, scale, n, zero))
 EXPORT(vpu_quantise_row_f32, (const float *x, uint8_t *q, float *scale, int64_t n),
        (x, q, scale, n))
+EXPORT(vpu_quantise_rows_from_f32,
+       (const float *x, int64_t x_stride, uint8_t *q, int64_t q_stride, float *scale, int64_t rows,
+        int64_t n, int32_t zero),
+       (x, x_stride, q, q_stride, scale, rows, n, zero))
+EXPORT(vpu_quantise_rows_f32,
+       (const float *x, int64_t x_stride, uint8_t *q, int64_t q_stride, float *scale, int64_t rows,
+        int64_t n),
+       (x, x_stride, q, q_stride, scale, rows, n))
 EXPORT(vpu_quantise_columns_from_f32,
        (const float *x, const float *columns, uint8_t *q, float *scale, int64_t n, int32_t zero),
        (x, columns, q, scale, n, zero))

@@ -343,15 +343,36 @@ static inline void vpu_layer_norm_rows_f32(const float *x, int64_t x_stride, con
                              eps, 1);
 }
 
-/*
- * The same around another zero point, below 128, of rows that reach further up than down:
- * *scale = max(max(x) / (255 - zero), max(-x) / zero) of what is positive, or 1;
- * q = round(x * (1 / *scale)) + zero. With zero 0 negative numbers become 0.
- */
-static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
-                                             int32_t zero) {
+/* the largest x and -x of a row, or 0; NaN is passed over */
+SPU_INLINE void vpu_row_reach(const float *x, int64_t n, float *above, float *below) {
   f32x16 most = spu_splat(0.0f), least = spu_splat(0.0f), mosts = most, leasts = least;
   int64_t start = 0;
+#if defined(SPU_AVX512)
+  /*
+   * Bits of positive numbers are in their order, and above those of negative ones if they have a
+   * sign, below if not; negative ones without a sign are in the order of their size.
+   */
+  __m512i high = _mm512_setzero_si512(), low = high, highs = high, lows = high;
+  for (; start + 32 <= n; start += 32) {
+    __m512i a = _mm512_loadu_si512(x + start), b = _mm512_loadu_si512(x + start + 16);
+    SPU_PIN(a); /* the compiler would load them for each use */
+    SPU_PIN(b);
+    high = _mm512_max_epi32(high, a);
+    highs = _mm512_max_epi32(highs, b);
+    low = _mm512_max_epu32(low, a);
+    lows = _mm512_max_epu32(lows, b);
+  }
+  high = _mm512_max_epi32(high, highs);
+  low = _mm512_max_epu32(low, lows);
+  const __m512i size =
+      _mm512_maskz_and_epi32(_mm512_movepi32_mask(low), low, _mm512_set1_epi32(INT32_MAX));
+  if (__builtin_expect(!spu_any_nan(_mm512_max_epu32(high, size)), 1)) {
+    most = (f32x16)high;
+    least = spu_neg((f32x16)size);
+  } else {
+    start = 0;
+  }
+#endif
   for (; start + 32 <= n; start += 32) { /* a maximum has no order */
     const f32x16 a = spu_load_f32(x + start, 16), b = spu_load_f32(x + start + 16, 16);
     mosts = spu_max(a, mosts);
@@ -363,12 +384,53 @@ static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *
   least = spu_min(leasts, least);
   VPU_ROW_LOOP(x + start, n - start, most, spu_max(v, most));
   VPU_ROW_LOOP(x + start, n - start, least, spu_min(v, least));
-  const float above = spu_tree_max(most) / (float)(255 - zero);
-  const float below = zero ? -spu_tree_min(least) / (float)zero : 0.0f;
+  *above = spu_tree_max(most);
+  *below = -spu_tree_min(least);
+}
+
+/* the scale of a row around a zero point below 128, and its inverse, or 0 */
+SPU_INLINE float vpu_row_step(const float *x, int64_t n, int32_t zero, float *inverse) {
+  float most, least;
+  vpu_row_reach(x, n, &most, &least);
+  const float above = most / (float)(255 - zero);
+  const float below = zero ? least / (float)zero : 0.0f;
   const float step = below > above ? below : above;
-  const float inverse = step == 0.0f ? 0.0f : 1.0f / step;
-  *scale = step == 0.0f ? 1.0f : step;
+  *inverse = step == 0.0f ? 0.0f : 1.0f / step;
+  return step == 0.0f ? 1.0f : step;
+}
+
+/*
+ * The same around another zero point, below 128, of rows that reach further up than down:
+ * *scale = max(max(x) / (255 - zero), max(-x) / zero) of what is positive, or 1;
+ * q = round(x * (1 / *scale)) + zero. With zero 0 negative numbers become 0.
+ */
+static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
+                                             int32_t zero) {
+  float inverse;
+  *scale = vpu_row_step(x, n, zero, &inverse);
   spu_quantise_row(x, q, n, inverse, zero, 0, 255);
+}
+
+/* Both of `rows` rows: the next one's scale is made while this one's divisions are waited for. */
+static inline void vpu_quantise_rows_f32(const float *x, int64_t x_stride, uint8_t *q,
+                                         int64_t q_stride, float *scale, int64_t rows,
+                                         int64_t n) {
+  float inverse = 0.0f, following = 0.0f;
+  for (int64_t r = -1; r < rows; r++) {
+    if (r + 1 < rows) scale[r + 1] = spu_row_scale(x + (r + 1) * x_stride, n, &following);
+    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, 128, 1, 255);
+    inverse = following;
+  }
+}
+static inline void vpu_quantise_rows_from_f32(const float *x, int64_t x_stride, uint8_t *q,
+                                              int64_t q_stride, float *scale, int64_t rows,
+                                              int64_t n, int32_t zero) {
+  float inverse = 0.0f, following = 0.0f;
+  for (int64_t r = -1; r < rows; r++) {
+    if (r + 1 < rows) scale[r + 1] = vpu_row_step(x + (r + 1) * x_stride, n, zero, &following);
+    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, zero, 0, 255);
+    inverse = following;
+  }
 }
 
 /* *low and *high are widened to hold x; NaN is passed over */
