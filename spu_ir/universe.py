@@ -61,6 +61,7 @@ PASSES = (
     "encode",
     "run-samples-apart",
     "normalise-rows",
+    "quantise-products",
     # memrefs
     "bufferise",
     "plan-memory",

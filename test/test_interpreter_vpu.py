@@ -302,6 +302,23 @@ def test_quantisation_by_tensor_axis_and_row() -> None:
     np.testing.assert_array_equal(y, q.astype(np.float32) * per_row[:, None])
 
 
+def test_products_are_quantised() -> None:
+    x, factor = f32(2, 7, 33), f32(2, 7, 33, seed=1)
+    scale, zero = np.array(0.02, np.float32), np.array(100, np.uint8)
+    (q,) = both(
+        "vpu.quantise_product %x, %f scale(%s : $s) zero(%z : $z) into %0 : $x, $f, $0",
+        {"x": x, "f": factor, "s": scale, "z": zero},
+        ((2, 7, 33), np.uint8),
+    )
+    (want,) = both(
+        "vpu.quantise %x scale(%s : $s) zero(%z : $z) into %0 : $x, $0",
+        {"x": x * factor, "s": scale, "z": zero},
+        ((2, 7, 33), np.uint8),
+    )
+    np.testing.assert_array_equal(q, want)
+    assert len(np.unique(q)) > 50
+
+
 def test_rows_are_quantised_with_their_own_scales() -> None:
     x = f32(5, 33)
     x[2] = 0

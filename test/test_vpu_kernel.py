@@ -144,6 +144,34 @@ def test_quantise_by_lane(c: Device, n: int, seed: int, dtype: str) -> None:
     assert_same_bits(back, golden.dequantise_by(q, scale, zero))
 
 
+@given(
+    n=st.integers(0, 200),
+    seed=seeds,
+    dtype=st.sampled_from(["uint8", "int8"]),
+    size=st.sampled_from([0.0, 1e-42, 1e-38, 0.013, 1.0, 3e38, np.nan]),
+    special=st.booleans(),
+    multiplied=st.booleans(),
+)
+def test_quantise_a_run(
+    c: Device, n: int, seed: int, dtype: str, size: float, special: bool, multiplied: bool
+) -> None:
+    """One scale for all; every third number is as near to the middle between two as it can be."""
+    rng, scale = np.random.default_rng(seed), np.float32(size)
+    x = floats(seed, n, special=special, scale=100.0)
+    factor = floats(seed + 1, n, special=special) if multiplied else None
+    with np.errstate(over="ignore"):
+        middle = (rng.integers(-300, 300, len(x[::3])) + np.float32(0.5)).astype(np.float32) * scale
+    if not multiplied:
+        x[::3] = middle
+    info, short = np.iinfo(dtype), "u8" if dtype == "uint8" else "i8"
+    zero = rng.integers(info.min, info.max, (), dtype, endpoint=True)
+    y = np.empty(n, dtype)
+    c.call(f"quantise_run_{short}", x, factor, y, n, size, np.int32(zero))
+    with np.errstate(all="ignore"):
+        product = x if factor is None else x * factor
+    assert_same_bits(y, golden.quantise_by(product, scale, zero, dtype))
+
+
 @pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-20, 0.013, 1.0, 77.0, 1e20, 3e37, 3e38])
 def test_quantise_next_to_the_middle(c: Device, size: float) -> None:
     """Where a product with 1 / scale, instead of a division, would be rounded to the other side."""

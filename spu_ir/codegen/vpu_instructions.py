@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from spu_ir.codegen.printer import C_TYPES, SHORT, Instruction, Printer
 from spu_ir.codegen.scope import Expr, Scope, View, c_float
@@ -23,6 +23,7 @@ from spu_ir.dialects.vpu import (
     PoolFn,
     PoolOp,
     QuantiseOp,
+    QuantiseProductOp,
     ReduceFn,
     ReduceOp,
     RowOffsetsOp,
@@ -230,6 +231,8 @@ def _scale_view(op: ScaledOp, view: View, rank: int) -> View:
 def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, QuantiseOp)
     x, out = scope.view(op.x), scope.view(op.init)
+    if quantise_runs(scope, [x, out], op.scale, op.zero):
+        return
     rank = len(out.dims)
     inputs = [x, _scale_view(op, scope.view(op.scale), rank)]
     low, high = ("0.0f", "255.0f") if name_of(out) == "uint8" else ("-128.0f", "127.0f")
@@ -246,6 +249,42 @@ def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
         (2,),
         "vpu_write_low_",
     )
+
+
+def _quantise_product(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, QuantiseProductOp)
+    views = [scope.view(v) for v in (op.x, op.factor, op.init)]
+    if not quantise_runs(scope, views, op.scale, op.zero):
+        raise SpuError("a quantised product must be contiguous along its last axis", op="codegen")
+
+
+def quantise_runs(
+    scope: Scope, views: Sequence[View], scale: SSAValue, zero: SSAValue | None
+) -> bool:
+    """
+    Bytes of one or two factors, the first of `views`, which are contiguous along their last axes.
+
+    False, and nothing is printed, where they are not, or there are several scales.
+    """
+    if scope.view(scale).dims or any(not v.dims or v.strides[-1] != 1 for v in views):
+        return False
+    out = views[-1]
+    bounds = "0.0f, 255.0f" if name_of(out) == "uint8" else "-128.0f, 127.0f"
+    point = "0" if zero is None else f"*{scope.view(zero).pointer}"
+
+    def body(cursors: list[Cursor], count: Expr) -> None:
+        x, *factor, q = (pointer for pointer, _ in cursors)
+        parts = [x, *(factor or ["NULL"]), q, count, f"*{scope.view(scale).pointer}", point, bounds]
+        scope.line(f"vpu_quantise_run({', '.join(map(str, parts))});")
+
+    merged = list(views)
+    while len(merged[0].dims) >= 2 and all(v.strides[-2] == v.dims[-1] for v in merged):
+        size = scope.multiply(*merged[0].dims[-2:])
+        merged = [
+            View(v.pointer, v.element, (*v.dims[:-2], size), (*v.strides[:-2], 1)) for v in merged
+        ]
+    nest(scope, merged, merged[0].dims, body)
+    return True
 
 
 def _dequantise(_: Printer, scope: Scope, op: Operation) -> None:
@@ -477,6 +516,7 @@ VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     SelectOp: _select,
     CastOp: _cast,
     QuantiseOp: _quantise,
+    QuantiseProductOp: _quantise_product,
     DequantiseOp: _dequantise,
     ExpandOp: _expand,
     DmaOp: _dma,

@@ -224,6 +224,50 @@ class QuantiseOp(ScaledOp):
 
 
 @irdl_op_definition
+class QuantiseProductOp(VpuOp):
+    """
+    `vpu.quantise` of `x * factor` with one scale and zero point.
+
+    x, factor and init have one shape, x and factor are f32, init is ui8 or i8; scale is f32 and
+    zero has the init's type, without an axis.
+    """
+
+    name = "vpu.quantise_product"
+
+    x = operand_def(Shaped)
+    factor = operand_def(Shaped)
+    scale = operand_def(Shaped)
+    zero = operand_def(Shaped)
+    init = operand_def(Shaped)
+
+    irdl_options = ()
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `,` $factor `scale` `(` $scale `:` type($scale) `)` `zero` `(` $zero `:` type($zero) "
+        "`)` `into` $init attr-dict `:` type($x) `,` type($factor) `,` type($init) "
+        "(`->` type($result)^)?"
+    )
+
+    def __init__(
+        self, x: SSAValue, factor: SSAValue, scale: SSAValue, zero: SSAValue, init: SSAValue
+    ):
+        super().__init__([x, factor, scale, zero], init)
+
+    def verify_meaning(self) -> None:
+        shape = shape_of(self.x)
+        self.require_element("x", self.x, f32)
+        self.require_element("factor", self.factor, f32)
+        self.require_element("scale", self.scale, f32)
+        self.require_element("the init", self.init, ui8, i8)
+        self.require_element("zero", self.zero, element_of(self.init))
+        self.require_shape("factor", self.factor, shape)
+        self.require_shape("the init", self.init, shape)
+        self.require_shape("scale", self.scale, [])
+        self.require_shape("zero", self.zero, [])
+        self.require(bool(shape), "x must have an axis")
+
+
+@irdl_op_definition
 class DequantiseOp(ScaledOp):
     """`init = (x - zero) * scale`: x ui8, i8 or i32, init f32 (DequantizeLinear)."""
 

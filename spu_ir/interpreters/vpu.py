@@ -13,6 +13,7 @@ from xdsl.utils.exceptions import InterpretationError
 from spu_ir.dialects.spu import integers
 from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype
 from spu_ir.dialects.vpu import (
+    BinaryFn,
     BinaryOp,
     CastOp,
     ConcatOp,
@@ -27,6 +28,7 @@ from spu_ir.dialects.vpu import (
     PoolFn,
     PoolOp,
     QuantiseOp,
+    QuantiseProductOp,
     QuantiseRowsOp,
     ReduceOp,
     ReshapeOp,
@@ -241,6 +243,15 @@ class VpuFunctions(InterpreterFunctions):
         scale, zero = scale_and_zero(op, args)
         dtype = numpy_dtype(element_of(op.init)).name
         return deliver(op, args, vpu.quantise_by(args[0], scale, zero, dtype))
+
+    @impl(QuantiseProductOp)
+    def run_quantise_product(
+        self, _: Interpreter, op: QuantiseProductOp, args: PythonValues
+    ) -> PythonValues:
+        x, factor, scale, zero = args[:4]
+        dtype = numpy_dtype(element_of(op.init)).name
+        product = vpu.BINARY[BinaryFn.MUL](x, factor)
+        return deliver(op, args, vpu.quantise_by(product, scale, zero, dtype))
 
     @impl(DequantiseOp)
     def run_dequantise(self, _: Interpreter, op: DequantiseOp, args: PythonValues) -> PythonValues:

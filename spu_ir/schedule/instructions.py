@@ -411,6 +411,7 @@ FORMULAS: dict[str, Formula] = {
     "vpu.select": _elementwise(1),
     "vpu.cast": _elementwise(1),
     "vpu.quantise": _elementwise(QUANTISE),
+    "vpu.quantise_product": _elementwise(1 + QUANTISE),
     "vpu.dequantise": _elementwise(2),
     "vpu.quantise_rows": _quantise_rows,
     "vpu.table": _elementwise(1),

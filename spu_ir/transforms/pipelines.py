@@ -29,6 +29,7 @@ from spu_ir.transforms.normalise_rows import NormaliseRowsPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
+from spu_ir.transforms.quantise_products import QuantiseProductsPass
 from spu_ir.transforms.run_samples_apart import RunSamplesApartPass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
 from spu_ir.transforms.skip_padding import SkipPaddingPass
@@ -72,6 +73,7 @@ def lower(preprocess: ModulePass | None = None) -> Passes:
 PLAN: Passes = (
     RunSamplesApartPass(),
     NormaliseRowsPass(),
+    QuantiseProductsPass(),
     DeadCodeElimination(),
     BufferisePass(),
     PlanMemoryPass(),

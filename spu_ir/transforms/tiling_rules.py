@@ -23,6 +23,7 @@ from spu_ir.dialects.vpu import (
     LayerNormRowsOp,
     PoolOp,
     QuantiseOp,
+    QuantiseProductOp,
     QuantiseRowsOp,
     ReduceOp,
     ResizeOp,
@@ -82,6 +83,12 @@ def _pointwise(op: UnaryOp | BinaryOp | SelectOp | CastOp | ExpandOp) -> Rule:
 
 for _kind in (UnaryOp, BinaryOp, SelectOp, CastOp, ExpandOp):
     rule_of.register(_kind, _pointwise)
+
+
+@rule_of.register
+def _quantise_product(op: QuantiseProductOp) -> Rule:
+    same = range(len(shape_of(op.init)))
+    return Rule(op.init, same, [same, same, [], [], same])
 
 
 def _scaled(op: ScaledOp) -> Rule:

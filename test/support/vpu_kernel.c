@@ -121,6 +121,14 @@ void quantise_by_i8(const float *x, const float *scale, const int32_t *zero, int
   EACH16 spu_store_i8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
                                           spu_load_i32(zero + j, c), -128, 127), c);
 }
+void quantise_run_u8(const float *x, const float *factor, uint8_t *y, int64_t n, float scale,
+                     int32_t zero) {
+  vpu_quantise_run(x, factor, y, n, scale, zero, 0.0f, 255.0f);
+}
+void quantise_run_i8(const float *x, const float *factor, int8_t *y, int64_t n, float scale,
+                     int32_t zero) {
+  vpu_quantise_run(x, factor, y, n, scale, zero, -128.0f, 127.0f);
+}
 void dequantise_by(const int32_t *x, const float *scale, const int32_t *zero, float *y, int64_t n) {
   EACH16 vpu_store_f32(y + j, vpu_dequantise(spu_load_i32(x + j, c), vpu_load_f32(scale + j, c),
                                              spu_load_i32(zero + j, c)), c);

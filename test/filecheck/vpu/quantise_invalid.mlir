@@ -123,3 +123,18 @@
 %x, %g, %b, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32>)
 %r, %t = vpu.layer_norm_rows %x, %g, %b into %q, %s {epsilon = 0.5 : f32} : tensor<4x8xf32>, tensor<8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
 // CHECK: vpu.layer_norm_rows: beta must have shape [8], got [4]
+
+// -----
+%x, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<f32>, tensor<ui8>, tensor<4x8xi8>)
+%r = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<4x8xf32>, tensor<4x8xi8> -> tensor<4x8xi8>
+// CHECK: vpu.quantise_product: zero must have element type i8, got ui8
+
+// -----
+%x, %f, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<8xf32>, tensor<f32>, tensor<ui8>, tensor<4x8xui8>)
+%r = vpu.quantise_product %x, %f scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<8xf32>, tensor<4x8xui8> -> tensor<4x8xui8>
+// CHECK: vpu.quantise_product: factor must have shape [4, 8], got [8]
+
+// -----
+%x, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<4xf32>, tensor<ui8>, tensor<4x8xui8>)
+%r = vpu.quantise_product %x, %x scale(%s : tensor<4xf32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<4x8xf32>, tensor<4x8xui8> -> tensor<4x8xui8>
+// CHECK: vpu.quantise_product: scale must have shape [], got [4]

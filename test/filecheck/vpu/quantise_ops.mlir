@@ -10,6 +10,7 @@ func.func @tensors(%x: tensor<?x8xf32>, %q: tensor<?x8xui8>, %s: tensor<f32>, %z
   %5 = vpu.dequantise %q scale(%rows : tensor<?xf32>) into %x : tensor<?x8xui8>, tensor<?x8xf32> -> tensor<?x8xf32>
   %6 = vpu.table %q, %table into %q : tensor<?x8xui8>, tensor<256xui8>, tensor<?x8xui8> -> tensor<?x8xui8>
   %7, %8 = vpu.quantise_rows %x columns(%k : tensor<8xf32>) into %q, %rows : tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
+  %11 = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xui8> -> tensor<?x8xui8>
   %9, %10 = vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 0.5 : f32} : tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
   func.return
 }
@@ -21,7 +22,8 @@ func.func @tensors(%x: tensor<?x8xf32>, %q: tensor<?x8xui8>, %s: tensor<f32>, %z
 // CHECK: %5 = vpu.dequantise %q scale(%rows : tensor<?xf32>) into %x : tensor<?x8xui8>, tensor<?x8xf32> -> tensor<?x8xf32>
 // CHECK: %6 = vpu.table %q, %table into %q : tensor<?x8xui8>, tensor<256xui8>, tensor<?x8xui8> -> tensor<?x8xui8>
 // CHECK: %7, %8 = vpu.quantise_rows %x columns(%k : tensor<8xf32>) into %q, %rows : tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
-// CHECK: %9, %10 = vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 5.000000e-01 : f32} : tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
+// CHECK: %9 = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xui8> -> tensor<?x8xui8>
+// CHECK: %10, %11 = vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 5.000000e-01 : f32} : tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
 // GENERIC: "vpu.quantise"(%x, %s, %z, %q) <{axis = -1 : i64}> : (tensor<?x8xf32>, tensor<f32>, tensor<ui8>, tensor<?x8xui8>) -> tensor<?x8xui8>
 // GENERIC: "vpu.quantise_rows"(%x, %q, %rows) <{zero = 128 : i32}> : (tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32>) -> (tensor<?x8xui8>, tensor<?xf32>)
 
