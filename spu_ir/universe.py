@@ -61,6 +61,8 @@ PASSES = (
     "approximate-activations",
     "encode",
     "run-samples-apart",
+    "normalise-rows",
+    "quantise-products",
     # memrefs
     "bufferise",
     "plan-memory",

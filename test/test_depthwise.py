@@ -119,21 +119,28 @@ WINDOWS = [
     ((1, 9), (0, 4), (1, 2), (1, 2)),
     ((1, 9), (0, 4), (1, 2), (1, 1)),
     ((1, 2), (0, 0), (1, 1), (1, 1)),
+    ((1, 38), (0, 0), (1, 1), (1, 1)),
+    ((4, 40), (0, 0), (1, 1), (1, 1)),
+    ((16, 15), (8, 7), (1, 1), (1, 1)),
+    ((17, 15), (8, 7), (1, 1), (1, 1)),
 ]
-"""Taps, pads, strides and dilations."""
+"""Taps, pads, strides and dilations: tiles of 1 to 14 pixels, the last one's taps too many."""
 
 
 def test_bytes_give_the_same_bits_at_every_level() -> None:
-    """Of rows of taps that lie a pixel apart, four are taken together; of the others, one."""
+    """
+    Of rows of taps that lie a pixel apart, four are taken together; of the others, one.
+    Channels 64 to 89 are more than those that are turned together, and the last group not full.
+    """
     g = Graph(5)
-    x = g.input("x", ["batch", 22, 4, 40])
+    x = g.input("x", ["batch", 90, 4, 40])
     outputs: dict[str, tuple[str, list[int | str]]] = {}
     for number, (taps, pads, strides, dilations) in enumerate(WINDOWS):
-        weight = g.rng.standard_normal((22, 1, *taps)).astype(np.float32)
+        weight = g.rng.standard_normal((90, 1, *taps)).astype(np.float32)
         window = {"pads": [*pads, *pads], "strides": [*strides], "dilations": [*dilations]}
-        y = g.op("Conv", x, g.weight(weight), group=22, **window)
-        outputs[f"y{number}"] = (y, ["batch", 22, f"h{number}", f"w{number}"])
-    feeds = {"x": np.random.default_rng(6).standard_normal((2, 22, 4, 40)).astype(np.float32)}
+        y = g.op("Conv", x, g.weight(weight), group=90, **window)
+        outputs[f"y{number}"] = (y, ["batch", 90, f"h{number}", f"w{number}"])
+    feeds = {"x": np.random.default_rng(6).standard_normal((2, 90, 4, 40)).astype(np.float32)}
     program, job = api.lower(
         g.model(**outputs), precision="int8", shapes={"batch": (1, 2)}, calibration=[feeds]
     )

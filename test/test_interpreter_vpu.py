@@ -302,6 +302,23 @@ def test_quantisation_by_tensor_axis_and_row() -> None:
     np.testing.assert_array_equal(y, q.astype(np.float32) * per_row[:, None])
 
 
+def test_products_are_quantised() -> None:
+    x, factor = f32(2, 7, 33), f32(2, 7, 33, seed=1)
+    scale, zero = np.array(0.02, np.float32), np.array(100, np.uint8)
+    (q,) = both(
+        "vpu.quantise_product %x, %f scale(%s : $s) zero(%z : $z) into %0 : $x, $f, $0",
+        {"x": x, "f": factor, "s": scale, "z": zero},
+        ((2, 7, 33), np.uint8),
+    )
+    (want,) = both(
+        "vpu.quantise %x scale(%s : $s) zero(%z : $z) into %0 : $x, $0",
+        {"x": x * factor, "s": scale, "z": zero},
+        ((2, 7, 33), np.uint8),
+    )
+    np.testing.assert_array_equal(q, want)
+    assert len(np.unique(q)) > 50
+
+
 def test_rows_are_quantised_with_their_own_scales() -> None:
     x = f32(5, 33)
     x[2] = 0
@@ -315,6 +332,26 @@ def test_rows_are_quantised_with_their_own_scales() -> None:
     assert scale[2] == 1
     np.testing.assert_allclose((q.astype(np.float32) - 128) * scale[:, None], x, atol=0.02)
     assert {int(np.abs(q[i].astype(int) - 128).max()) for i in (0, 1, 3, 4)} == {127}
+
+
+def test_rows_are_normalised_and_quantised() -> None:
+    x, g, b = f32(2, 7, 33), f32(33, seed=1), f32(33, seed=2)
+    x[1, 2] = 3
+    inputs = {"x": x, "g": g, "b": b}
+    rows = ((2, 7, 33), np.uint8), ((2, 7), np.float32)
+    q, scale = both(
+        "vpu.layer_norm_rows %x, %g, %b into %0, %1 {epsilon = 0.5 : f32} : $x, $g, $b, $0, $1",
+        inputs,
+        *rows,
+    )
+    (y,) = both(
+        "vpu.layer_norm %x, %g beta(%b : $b) into %0 {epsilon = 0.5 : f32} : $x, $g, $0",
+        inputs,
+        ((2, 7, 33), np.float32),
+    )
+    want, want_scale = both("vpu.quantise_rows %x into %0, %1 : $x, $0, $1", {"x": y}, *rows)
+    np.testing.assert_array_equal(q, want)
+    np.testing.assert_array_equal(scale, want_scale)
 
 
 def test_columns_are_scaled_before_rows_are_quantised() -> None:

@@ -144,6 +144,34 @@ def test_quantise_by_lane(c: Device, n: int, seed: int, dtype: str) -> None:
     assert_same_bits(back, golden.dequantise_by(q, scale, zero))
 
 
+@given(
+    n=st.integers(0, 200),
+    seed=seeds,
+    dtype=st.sampled_from(["uint8", "int8"]),
+    size=st.sampled_from([0.0, 1e-42, 1e-38, 0.013, 1.0, 3e38, np.nan]),
+    special=st.booleans(),
+    multiplied=st.booleans(),
+)
+def test_quantise_a_run(
+    c: Device, n: int, seed: int, dtype: str, size: float, special: bool, multiplied: bool
+) -> None:
+    """One scale for all; every third number is as near to the middle between two as it can be."""
+    rng, scale = np.random.default_rng(seed), np.float32(size)
+    x = floats(seed, n, special=special, scale=100.0)
+    factor = floats(seed + 1, n, special=special) if multiplied else None
+    with np.errstate(over="ignore"):
+        middle = (rng.integers(-300, 300, len(x[::3])) + np.float32(0.5)).astype(np.float32) * scale
+    if not multiplied:
+        x[::3] = middle
+    info, short = np.iinfo(dtype), "u8" if dtype == "uint8" else "i8"
+    zero = rng.integers(info.min, info.max, (), dtype, endpoint=True)
+    y = np.empty(n, dtype)
+    c.call(f"quantise_run_{short}", x, factor, y, n, size, np.int32(zero))
+    with np.errstate(all="ignore"):
+        product = x if factor is None else x * factor
+    assert_same_bits(y, golden.quantise_by(product, scale, zero, dtype))
+
+
 @pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-20, 0.013, 1.0, 77.0, 1e20, 3e37, 3e38])
 def test_quantise_next_to_the_middle(c: Device, size: float) -> None:
     """Where a product with 1 / scale, instead of a division, would be rounded to the other side."""
@@ -276,6 +304,28 @@ def test_normalisation(
     assert_same_bits(y[:1], golden.rms_norm(x[:1], gamma, 1e-6))
 
 
+@given(
+    n=st.one_of(sizes, st.sampled_from([256, 1024])),
+    rows=st.integers(1, 9),
+    seed=seeds,
+    special=st.booleans(),
+)
+def test_normalised_rows_are_quantised(
+    c: Device, n: int, rows: int, seed: int, special: bool
+) -> None:
+    x = floats(seed, rows, n, special=special)
+    x[rows // 2] = 7
+    gamma, beta = floats(seed + 1, n, special=False), floats(seed + 2, n, special=False)
+    gapped = np.pad(x, ((0, 0), (0, 2)))
+    q, scale = np.zeros((rows, n + 3), np.uint8), np.empty(rows, np.float32)
+    norm = (gapped, n + 2, gamma, beta, q, n + 3, scale, rows, n, 1e-5)
+    c.call("test_vpu_layer_norm_rows_f32", *norm)
+    assert not q[:, n:].any()
+    want, want_scale = golden.quantise_rows(golden.layer_norm(x, gamma, beta, 1e-5))
+    assert_same_bits(np.ascontiguousarray(q[:, :n]), want)
+    assert_same_bits(scale, want_scale)
+
+
 @given(n=sizes, seed=seeds, scale=st.sampled_from([0.0, 1e-42, 1e-38, 1.0, 1e30]))
 def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
     for special in (False, True):
@@ -290,6 +340,24 @@ def test_quantise_row(c: Device, n: int, seed: int, scale: float) -> None:
             want, want_scale = golden.quantise_rows(x, zero)
             assert_same_bits(q, want)
             assert_same_bits(row_scale, np.reshape(want_scale, 1))
+
+
+@given(n=sizes, rows=st.integers(1, 5), seed=seeds, zero=st.sampled_from([0, 1, 40, 127, 128]))
+def test_quantise_rows(c: Device, n: int, rows: int, seed: int, zero: int) -> None:
+    """Rows of numbers, with NaN and infinities, without anything positive, and of zeros."""
+    x = np.concatenate([floats(seed, rows, n), -np.abs(floats(seed + 1, 2, n, special=False))])
+    x = np.concatenate([x, np.zeros((1, n)), -x]).astype(np.float32)
+    gapped, count = np.pad(x, ((0, 0), (0, 2)), constant_values=np.inf), len(x)
+    q, scale = np.zeros((count, n + 3), np.uint8), np.empty(count, np.float32)
+    arguments = (gapped, n + 2, q, n + 3, scale, count, n)
+    if zero == 128:
+        c.call("test_vpu_quantise_rows_f32", *arguments)
+    else:
+        c.call("test_vpu_quantise_rows_from_f32", *arguments, np.int32(zero))
+    assert not q[:, n:].any()
+    want, want_scale = golden.quantise_rows(x, zero)
+    assert_same_bits(np.ascontiguousarray(q[:, :n]), want)
+    assert_same_bits(scale, want_scale)
 
 
 @given(n=sizes, seed=seeds, special=st.booleans(), scale=st.sampled_from([0.0, 1e-42, 1e-30, 1.0]))

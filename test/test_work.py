@@ -24,6 +24,7 @@ from xdsl.dialects.func import FuncOp
 
 from spu_ir.codegen.attention_instructions import ATTENTION_INSTRUCTIONS
 from spu_ir.codegen.image_instructions import IMAGE_INSTRUCTIONS
+from spu_ir.codegen.row_instructions import ROW_INSTRUCTIONS
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
 from spu_ir.codegen.vpu_instructions import VPU_INSTRUCTIONS
 from spu_ir.codegen.work import name_steps, work_table
@@ -157,6 +158,7 @@ def test_every_instruction_of_the_device_has_a_formula() -> None:
         **SPU_INSTRUCTIONS,
         **ATTENTION_INSTRUCTIONS,
         **VPU_INSTRUCTIONS,
+        **ROW_INSTRUCTIONS,
         **IMAGE_INSTRUCTIONS,
     }
     assert {op.name for op in printed} == set(FORMULAS)
@@ -181,6 +183,10 @@ def test_formulas_by_hand() -> None:
     assert (softmax.vector_ops, softmax.special_ops) == (4 * 30, 30 + 3)
     norm = cost_of(tile("vpu.layer_norm", {"centre": 1}, x=(2, 8), gamma=(8,), beta=(8,)))
     assert (norm.vector_ops, norm.special_ops) == (7 * 16, 2 * 2)
+    rows = cost_of(tile("vpu.layer_norm_rows", x=(2, 8), gamma=(8,), beta=(8,)))
+    alone = cost_of(tile("vpu.quantise_rows", x=(2, 8)))
+    assert rows.vector_ops == norm.vector_ops + alone.vector_ops
+    assert rows.special_ops == norm.special_ops + alone.special_ops
     rms = cost_of(tile("vpu.layer_norm", {"centre": 0}, x=(2, 8), gamma=(8,)))
     assert rms.vector_ops == 4 * 16
     pool = {"fn": "avg", "kernel": (3, 2)}

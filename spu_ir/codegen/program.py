@@ -18,6 +18,7 @@ from spu_ir.codegen.index import print_slice
 from spu_ir.codegen.instructions import instructions_of, steps_of
 from spu_ir.codegen.printer import Printer, argument_view, c_type
 from spu_ir.codegen.report import LayerRow
+from spu_ir.codegen.row_instructions import ROW_INSTRUCTIONS
 from spu_ir.codegen.samples import ARENA, PARAMETERS, RUN, arena_of_samples, run_of_samples
 from spu_ir.codegen.scope import Expr, Scope
 from spu_ir.codegen.spu_instructions import SPU_INSTRUCTIONS
@@ -69,6 +70,7 @@ def emit_program(
             **SPU_INSTRUCTIONS,
             **ATTENTION_INSTRUCTIONS,
             **VPU_INSTRUCTIONS,
+            **ROW_INSTRUCTIONS,
             **IMAGE_INSTRUCTIONS,
         },
         steps={op: number for number, op in enumerate(steps_of(entry.body.block))},

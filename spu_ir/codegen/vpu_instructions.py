@@ -1,4 +1,4 @@
-"""C of the VPU's instructions: loops over 16 lanes, and calls of the row and window kernels."""
+"""C of the VPU's instructions: loops over 16 lanes, and calls of the window kernels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from xdsl.ir import Operation
+from xdsl.ir import Operation, SSAValue
 
 from spu_ir.codegen.printer import C_TYPES, SHORT, Instruction, Printer
 from spu_ir.codegen.scope import Expr, Scope, View, c_float
@@ -17,21 +17,18 @@ from spu_ir.dialects.vpu import (
     BinaryFn,
     BinaryOp,
     CastOp,
-    CumsumOp,
     DequantiseOp,
     ExpandOp,
     GatherOp,
-    LayerNormOp,
     PoolFn,
     PoolOp,
     QuantiseOp,
-    QuantiseRowsOp,
+    QuantiseProductOp,
     ReduceFn,
     ReduceOp,
     RowOffsetsOp,
     ScaledOp,
     SelectOp,
-    SoftmaxOp,
     TransposeOp,
     UnaryFn,
     UnaryOp,
@@ -234,6 +231,8 @@ def _scale_view(op: ScaledOp, view: View, rank: int) -> View:
 def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
     assert isinstance(op, QuantiseOp)
     x, out = scope.view(op.x), scope.view(op.init)
+    if quantise_runs(scope, [x, out], op.scale, op.zero):
+        return
     rank = len(out.dims)
     inputs = [x, _scale_view(op, scope.view(op.scale), rank)]
     low, high = ("0.0f", "255.0f") if name_of(out) == "uint8" else ("-128.0f", "127.0f")
@@ -250,6 +249,42 @@ def _quantise(_: Printer, scope: Scope, op: Operation) -> None:
         (2,),
         "vpu_write_low_",
     )
+
+
+def _quantise_product(_: Printer, scope: Scope, op: Operation) -> None:
+    assert isinstance(op, QuantiseProductOp)
+    views = [scope.view(v) for v in (op.x, op.factor, op.init)]
+    if not quantise_runs(scope, views, op.scale, op.zero):
+        raise SpuError("a quantised product must be contiguous along its last axis", op="codegen")
+
+
+def quantise_runs(
+    scope: Scope, views: Sequence[View], scale: SSAValue, zero: SSAValue | None
+) -> bool:
+    """
+    Bytes of one or two factors, the first of `views`, which are contiguous along their last axes.
+
+    False, and nothing is printed, where they are not, or there are several scales.
+    """
+    if scope.view(scale).dims or any(not v.dims or v.strides[-1] != 1 for v in views):
+        return False
+    out = views[-1]
+    bounds = "0.0f, 255.0f" if name_of(out) == "uint8" else "-128.0f, 127.0f"
+    point = "0" if zero is None else f"*{scope.view(zero).pointer}"
+
+    def body(cursors: list[Cursor], count: Expr) -> None:
+        x, *factor, q = (pointer for pointer, _ in cursors)
+        parts = [x, *(factor or ["NULL"]), q, count, f"*{scope.view(scale).pointer}", point, bounds]
+        scope.line(f"vpu_quantise_run({', '.join(map(str, parts))});")
+
+    merged = list(views)
+    while len(merged[0].dims) >= 2 and all(v.strides[-2] == v.dims[-1] for v in merged):
+        size = scope.multiply(*merged[0].dims[-2:])
+        merged = [
+            View(v.pointer, v.element, (*v.dims[:-2], size), (*v.strides[:-2], 1)) for v in merged
+        ]
+    nest(scope, merged, merged[0].dims, body)
+    return True
 
 
 def _dequantise(_: Printer, scope: Scope, op: Operation) -> None:
@@ -330,97 +365,6 @@ def _fill(_: Printer, scope: Scope, op: Operation) -> None:
         strides[-2:] = [1]
     view = View(target.pointer, target.element, tuple(dims), tuple(strides))
     nest(scope, [view], view.dims, body)
-
-
-def _rows(
-    scope: Scope, views: Sequence[View], body: Callable[[list[str], Expr], None], what: str
-) -> None:
-    """Loops over rows whose last axis is contiguous; `body` gets pointers and the row's length."""
-    if any(view.dims and view.strides[-1] != 1 for view in views):
-        raise SpuError(f"{what} needs rows that are contiguous in memory", op="codegen")
-
-    def inner(cursors: list[Cursor], count: Expr) -> None:
-        body([pointer for pointer, _ in cursors], count)
-
-    nest(scope, views, views[0].dims, inner)
-
-
-def _softmax(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, SoftmaxOp)
-    function = "vpu_log_softmax_f32" if op.log.value.data else "vpu_softmax_f32"
-    _rows(
-        scope,
-        [scope.view(op.x), scope.view(op.init)],
-        lambda p, n: scope.line(f"{function}({p[0]}, {p[1]}, {n});"),
-        "softmax",
-    )
-
-
-def _cumsum(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, CumsumOp)
-    x, out = scope.view(op.x), scope.view(op.init)
-    element = {"float32": "f32", "int32": "i32", "int64": "i64"}[name_of(x)]
-    flags = f"{op.exclusive.value.data & 1}, {op.reverse.value.data & 1}"
-    _rows(
-        scope,
-        [x, out],
-        lambda p, n: scope.line(f"vpu_cumsum_{element}({p[0]}, {p[1]}, {n}, 1, {flags});"),
-        "cumsum",
-    )
-
-
-def _layer_norm(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, LayerNormOp)
-    gamma = scope.view(op.gamma).pointer
-    beta = scope.view(op.beta).pointer if op.beta is not None else "NULL"
-    epsilon = c_float(op.epsilon.value.data)
-
-    x, out = scope.view(op.x), scope.view(op.init)
-    if not op.centre.value.data:
-        _rows(
-            scope,
-            [x, out],
-            lambda p, n: scope.line(f"vpu_rms_norm_f32({p[0]}, {gamma}, {p[1]}, {n}, {epsilon});"),
-            "normalisation",
-        )
-        return
-    # All the rows of the last axis but one are one call.
-    (x_stride, each), (out_stride, to) = _without_rows(x), _without_rows(out)
-    rows = x.dims[-2] if len(x.dims) > 1 else 1
-    _rows(
-        scope,
-        [each, to],
-        lambda p, n: scope.line(
-            f"vpu_layer_norm_f32({p[0]}, {x_stride}, {gamma}, {beta}, {p[1]}, {out_stride}, "
-            f"{rows}, {n}, {epsilon});"
-        ),
-        "normalisation",
-    )
-
-
-def _without_rows(view: View) -> tuple[Expr, View]:
-    """The stride of the last axis but one, and the view without it."""
-    if len(view.dims) < 2:
-        return 0, view
-    dims, strides = ((*every[:-2], every[-1]) for every in (view.dims, view.strides))
-    return view.strides[-2], View(view.pointer, view.element, dims, strides)
-
-
-def _quantise_rows(_: Printer, scope: Scope, op: Operation) -> None:
-    assert isinstance(op, QuantiseRowsOp)
-    x, out, scale = (scope.view(v) for v in (op.x, op.init, op.scale_init))
-    scales = View(scale.pointer, scale.element, (*scale.dims, 1), (*scale.strides, 1))
-    point = op.zero.value.data
-    call = "vpu_quantise_row" if op.columns is None else "vpu_quantise_columns"
-    call += "_f32" if point == 128 else "_from_f32"
-    zero = "" if point == 128 else f", {point}"
-    columns = "" if op.columns is None else f"{scope.view(op.columns).pointer}, "
-    _rows(
-        scope,
-        [x, out, scales],
-        lambda p, n: scope.line(f"{call}({p[0]}, {columns}{p[1]}, {p[2]}, {n}{zero});"),
-        "quantisation of rows",
-    )
 
 
 _REDUCE = {
@@ -572,15 +516,12 @@ VPU_INSTRUCTIONS: dict[type[Operation], Instruction] = {
     SelectOp: _select,
     CastOp: _cast,
     QuantiseOp: _quantise,
+    QuantiseProductOp: _quantise_product,
     DequantiseOp: _dequantise,
     ExpandOp: _expand,
     DmaOp: _dma,
     TransposeOp: _transpose,
     FillOp: _fill,
-    SoftmaxOp: _softmax,
-    CumsumOp: _cumsum,
-    LayerNormOp: _layer_norm,
-    QuantiseRowsOp: _quantise_rows,
     ReduceOp: _reduce,
     PoolOp: _pool,
     GatherOp: _gather,

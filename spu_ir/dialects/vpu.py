@@ -50,7 +50,16 @@ from .vpu_movement import (
     TransposeOp,
 )
 from .vpu_packed import PackRowsOp, RowOffsetsOp, UnpackRowsOp
-from .vpu_quantise import DequantiseOp, QuantiseOp, QuantiseRowsOp, ScaledOp, TableOp
+from .vpu_quantise import (
+    NORM_ROW,
+    DequantiseOp,
+    LayerNormRowsOp,
+    QuantiseOp,
+    QuantiseProductOp,
+    QuantiseRowsOp,
+    ScaledOp,
+    TableOp,
+)
 from .vpu_scan import CumsumOp
 
 
@@ -409,8 +418,10 @@ Vpu = Dialect(
         SoftmaxOp,
         CumsumOp,
         LayerNormOp,
+        LayerNormRowsOp,
         PoolOp,
         QuantiseOp,
+        QuantiseProductOp,
         DequantiseOp,
         QuantiseRowsOp,
         TableOp,
@@ -431,6 +442,8 @@ __all__ = [
     "ExpandOp",
     "GatherOp",
     "LayerNormOp",
+    "LayerNormRowsOp",
+    "NORM_ROW",
     "POINTWISE",
     "PackRowsOp",
     "PadOp",
@@ -438,6 +451,7 @@ __all__ = [
     "PoolFnAttr",
     "PoolOp",
     "QuantiseOp",
+    "QuantiseProductOp",
     "QuantiseRowsOp",
     "ReduceFn",
     "ReduceFnAttr",

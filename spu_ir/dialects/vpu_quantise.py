@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
+    FloatAttr,
     IntegerAttr,
     TensorType,
     f32,
@@ -29,6 +30,9 @@ from xdsl.irdl import (
 from .destination import DestinationEffects, DestinationOp, result_type
 from .types import element_of, shape_of, ui8
 from .vpu_base import Shaped, VpuOp
+
+NORM_ROW = 1024
+"""The most elements of a row of `vpu.layer_norm_rows`; VPU_NORM_ROW of the device's code."""
 
 
 @irdl_op_definition
@@ -91,6 +95,67 @@ class QuantiseRowsOp(DestinationOp):
             self.require_shape("columns", self.columns, shape_of(self.x)[-1:])
         zero = self.zero.value.data
         self.require(0 <= zero <= 128, f"zero must be 0 to 128, got {zero}")
+
+
+@irdl_op_definition
+class LayerNormRowsOp(DestinationOp):
+    """
+    `vpu.layer_norm` and the `vpu.quantise_rows` of its rows around 128, without what is between.
+
+    x f32 `[..., K]`, K a number of at most NORM_ROW; gamma and beta f32 `[K]`; init ui8, x's shape;
+    scale_init f32, x's shape without its last axis.
+    """
+
+    name = "vpu.layer_norm_rows"
+
+    x = operand_def(Shaped)
+    gamma = operand_def(Shaped)
+    beta = operand_def(Shaped)
+    init = operand_def(Shaped)
+    scale_init = operand_def(Shaped)
+    epsilon = prop_def(FloatAttr)
+    result = opt_result_def(TensorType)
+    scale = opt_result_def(TensorType)
+
+    irdl_options = (SameVariadicResultSize(), ParsePropInAttrDict())
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `,` $gamma `,` $beta `into` $init `,` $scale_init attr-dict `:` "
+        "type($x) `,` type($gamma) `,` type($beta) `,` type($init) `,` type($scale_init) "
+        " (`->` type($result)^ `,` type($scale))?"
+    )
+
+    def __init__(
+        self,
+        x: SSAValue,
+        gamma: SSAValue,
+        beta: SSAValue,
+        init: SSAValue,
+        scale_init: SSAValue,
+        *,
+        epsilon: float,
+    ):
+        super().__init__(
+            operands=[x, gamma, beta, init, scale_init],
+            properties={"epsilon": FloatAttr(epsilon, f32)},
+            result_types=[result_type(init), result_type(scale_init)],
+        )
+
+    @property
+    def inits(self) -> Sequence[SSAValue]:
+        return (self.init, self.scale_init)
+
+    def verify_meaning(self) -> None:
+        shape = shape_of(self.x)
+        for name, value in (("x", self.x), ("gamma", self.gamma), ("beta", self.beta)):
+            self.require_element(name, value, f32)
+        self.require_element("the init", self.init, ui8)
+        self.require_element("scale_init", self.scale_init, f32)
+        self.require_shape("gamma", self.gamma, shape[-1:])
+        self.require_shape("beta", self.beta, shape[-1:])
+        self.require_shape("the init", self.init, shape)
+        self.require_shape("scale_init", self.scale_init, shape[:-1])
+        self.require(0 <= shape[-1] <= NORM_ROW, f"rows must have at most {NORM_ROW} elements")
 
 
 class ScaledOp(VpuOp, ABC):
@@ -156,6 +221,50 @@ class QuantiseOp(ScaledOp):
         self.require_element("x", self.x, f32)
         self.require_element("the init", self.init, ui8, i8)
         self.verify_scale(self.init)
+
+
+@irdl_op_definition
+class QuantiseProductOp(VpuOp):
+    """
+    `vpu.quantise` of `x * factor` with one scale and zero point.
+
+    x, factor and init have one shape, x and factor are f32, init is ui8 or i8; scale is f32 and
+    zero has the init's type, without an axis.
+    """
+
+    name = "vpu.quantise_product"
+
+    x = operand_def(Shaped)
+    factor = operand_def(Shaped)
+    scale = operand_def(Shaped)
+    zero = operand_def(Shaped)
+    init = operand_def(Shaped)
+
+    irdl_options = ()
+    traits = traits_def(DestinationEffects())
+    assembly_format = (
+        "$x `,` $factor `scale` `(` $scale `:` type($scale) `)` `zero` `(` $zero `:` type($zero) "
+        "`)` `into` $init attr-dict `:` type($x) `,` type($factor) `,` type($init) "
+        "(`->` type($result)^)?"
+    )
+
+    def __init__(
+        self, x: SSAValue, factor: SSAValue, scale: SSAValue, zero: SSAValue, init: SSAValue
+    ):
+        super().__init__([x, factor, scale, zero], init)
+
+    def verify_meaning(self) -> None:
+        shape = shape_of(self.x)
+        self.require_element("x", self.x, f32)
+        self.require_element("factor", self.factor, f32)
+        self.require_element("scale", self.scale, f32)
+        self.require_element("the init", self.init, ui8, i8)
+        self.require_element("zero", self.zero, element_of(self.init))
+        self.require_shape("factor", self.factor, shape)
+        self.require_shape("the init", self.init, shape)
+        self.require_shape("scale", self.scale, [])
+        self.require_shape("zero", self.zero, [])
+        self.require(bool(shape), "x must have an axis")
 
 
 @irdl_op_definition

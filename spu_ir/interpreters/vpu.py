@@ -13,6 +13,7 @@ from xdsl.utils.exceptions import InterpretationError
 from spu_ir.dialects.spu import integers
 from spu_ir.dialects.types import Array, bfloat16, element_of, numpy_dtype
 from spu_ir.dialects.vpu import (
+    BinaryFn,
     BinaryOp,
     CastOp,
     ConcatOp,
@@ -21,11 +22,13 @@ from spu_ir.dialects.vpu import (
     ExpandOp,
     GatherOp,
     LayerNormOp,
+    LayerNormRowsOp,
     PackRowsOp,
     PadOp,
     PoolFn,
     PoolOp,
     QuantiseOp,
+    QuantiseProductOp,
     QuantiseRowsOp,
     ReduceOp,
     ReshapeOp,
@@ -212,6 +215,14 @@ class VpuFunctions(InterpreterFunctions):
         beta = args[2] if op.beta is not None else None
         return deliver(op, args, vpu.layer_norm(x, gamma, beta, epsilon))
 
+    @impl(LayerNormRowsOp)
+    def run_layer_norm_rows(
+        self, _: Interpreter, op: LayerNormRowsOp, args: PythonValues
+    ) -> PythonValues:
+        x, gamma, beta = args[:3]
+        rows = vpu.layer_norm(x, gamma, beta, op.epsilon.value.data)
+        return deliver(op, args, *vpu.quantise_rows(rows))
+
     @impl(PoolOp)
     def run_pool(self, _: Interpreter, op: PoolOp, args: PythonValues) -> PythonValues:
         x, init = args
@@ -232,6 +243,15 @@ class VpuFunctions(InterpreterFunctions):
         scale, zero = scale_and_zero(op, args)
         dtype = numpy_dtype(element_of(op.init)).name
         return deliver(op, args, vpu.quantise_by(args[0], scale, zero, dtype))
+
+    @impl(QuantiseProductOp)
+    def run_quantise_product(
+        self, _: Interpreter, op: QuantiseProductOp, args: PythonValues
+    ) -> PythonValues:
+        x, factor, scale, zero = args[:4]
+        dtype = numpy_dtype(element_of(op.init)).name
+        product = vpu.BINARY[BinaryFn.MUL](x, factor)
+        return deliver(op, args, vpu.quantise_by(product, scale, zero, dtype))
 
     @impl(DequantiseOp)
     def run_dequantise(self, _: Interpreter, op: DequantiseOp, args: PythonValues) -> PythonValues:

@@ -29,12 +29,18 @@ from spu_ir.dialects.destination import DestinationOp
 from spu_ir.dialects.functions import OUTPUT
 from spu_ir.dialects.spu import ConvOp, MatmulOp, integers
 from spu_ir.dialects.types import DYNAMIC, element_of, numpy_dtype, shape_of, ui8
-from spu_ir.dialects.vpu import ReshapeOp, array_attr
+from spu_ir.dialects.vpu import QuantiseRowsOp, ReshapeOp, array_attr
 from spu_ir.errors import SpuError
 from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous, memref_of
 from spu_ir.transforms.extents import bound_of, depends_on_data
 
 DDR = SpaceAttr(Space.DDR)
+
+ROW_ALIAS = 1024
+"""Rows of a multiple of so many float32 start in the same set of a first cache of 64 sets."""
+
+ROW_GAP = 16
+"""The float32 that are left free behind such a row, see `is_apart`: one cache line."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +199,10 @@ class _Bufferiser:
             # The view says the extents in terms of the inputs, where the argument does not.
             return emit.reshaped(self.outputs[result], sizes)
         halo = self.halos.get(result)
+        if halo is None and is_apart(result):
+            *outer, size = sizes
+            whole = _allocate(emit, [*outer, emit.add(size, ROW_GAP)], element_of(result))
+            return emit.subview(whole, [0] * len(sizes), sizes)
         if halo is None:
             return _allocate(emit, sizes, element_of(result))
         return _allocate_padded(emit, sizes, element_of(result), halo)
@@ -229,6 +239,26 @@ class _Bufferiser:
         while isinstance(root.owner, memref.ReinterpretCastOp | memref.SubviewOp):
             root = root.owner.source
         return _copied(emit, source) if isinstance(root, BlockArgument) else source
+
+
+def is_apart(result: SSAValue) -> bool:
+    """
+    Whether rows of a buffer lie a cache line further apart than they are long.
+
+    So it is of float32 products that only `vpu.quantise_rows` reads, whose rows of a multiple of
+    4096 bytes would otherwise start in one set of the first cache: a product writes 14 of them at a
+    time, and took 8 to 15 % longer.
+    """
+    op, shape = result.owner, shape_of(result)
+    if not isinstance(op, MatmulOp) or element_of(result) != f32 or len(shape) < 2:
+        return False
+    readers = [use.operation for use in result.uses]
+    return (
+        shape[-1] > 0
+        and shape[-1] % ROW_ALIAS == 0
+        and not any(depends_on_data(size) for size in _sizes(op.init))
+        and all(isinstance(reader, QuantiseRowsOp | tensor.DimOp) for reader in readers)
+    )
 
 
 def _is_on_tensors(op: Operation) -> bool:

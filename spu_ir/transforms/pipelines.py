@@ -25,10 +25,12 @@ from spu_ir.transforms.fuse_gelu import FuseGeluPass
 from spu_ir.transforms.fuse_layer_norm import FuseLayerNormPass
 from spu_ir.transforms.infer_shapes import InferShapesPass
 from spu_ir.transforms.lower_onnx import LowerOnnxPass
+from spu_ir.transforms.normalise_rows import NormaliseRowsPass
 from spu_ir.transforms.plan_memory import PlanMemoryPass
 from spu_ir.transforms.prescale_outputs import PrescaleOutputsPass
 from spu_ir.transforms.quantise import QuantisePass
 from spu_ir.transforms.quantise_attention import QuantiseAttentionPass
+from spu_ir.transforms.quantise_products import QuantiseProductsPass
 from spu_ir.transforms.run_samples_apart import RunSamplesApartPass
 from spu_ir.transforms.sink_transposes import SinkTransposesPass
 from spu_ir.transforms.skip_padding import SkipPaddingPass
@@ -69,7 +71,15 @@ def lower(preprocess: ModulePass | None = None) -> Passes:
     return LOWER if preprocess is None else (LOWER[0], preprocess, *LOWER[1:])
 
 
-PLAN: Passes = (RunSamplesApartPass(), BufferisePass(), PlanMemoryPass(), *CLEAN)
+PLAN: Passes = (
+    RunSamplesApartPass(),
+    NormaliseRowsPass(),
+    QuantiseProductsPass(),
+    DeadCodeElimination(),
+    BufferisePass(),
+    PlanMemoryPass(),
+    *CLEAN,
+)
 """Tensors -> memrefs in planned arenas."""
 
 

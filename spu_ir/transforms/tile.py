@@ -8,7 +8,7 @@ from math import prod
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import func
+from xdsl.dialects import func, memref
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp, UnitAttr, i8, i64
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
@@ -32,7 +32,7 @@ from spu_ir.dialects.spu import (
 )
 from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
-from spu_ir.transforms.emitter import Emitter, Extent
+from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous
 from spu_ir.transforms.extents import bound_of, evaluate
 from spu_ir.transforms.tile_sizes import WIDE_ROWS, Tiling, rows_in_pairs
 from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
@@ -302,6 +302,12 @@ def _flattened(emit: Emitter, value: SSAValue, keep: int) -> SSAValue:
         return value
     extents = emit.extents(value)
     split = rank - keep
+    if not is_contiguous(value):
+        # Rows with a gap behind them (see bufferise): those of the whole buffer, without it.
+        assert isinstance(value.owner, memref.SubviewOp)
+        whole = _flattened(emit, value.owner.source, keep)
+        rows, sizes = emit.extents(whole)[0], extents[split:]
+        return emit.subview(whole, [0] * (keep + 1), [rows, *sizes])
     return emit.reshaped(value, [emit.product(extents[:split]), *extents[split:]])
 
 

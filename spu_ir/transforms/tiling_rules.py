@@ -20,8 +20,10 @@ from spu_ir.dialects.vpu import (
     ExpandOp,
     GatherOp,
     LayerNormOp,
+    LayerNormRowsOp,
     PoolOp,
     QuantiseOp,
+    QuantiseProductOp,
     QuantiseRowsOp,
     ReduceOp,
     ResizeOp,
@@ -81,6 +83,12 @@ def _pointwise(op: UnaryOp | BinaryOp | SelectOp | CastOp | ExpandOp) -> Rule:
 
 for _kind in (UnaryOp, BinaryOp, SelectOp, CastOp, ExpandOp):
     rule_of.register(_kind, _pointwise)
+
+
+@rule_of.register
+def _quantise_product(op: QuantiseProductOp) -> Rule:
+    same = range(len(shape_of(op.init)))
+    return Rule(op.init, same, [same, same, [], [], same])
 
 
 def _scaled(op: ScaledOp) -> Rule:
@@ -159,6 +167,14 @@ def _quantise_rows(op: QuantiseRowsOp) -> Rule:
     same = leading(op.x, rows)
     columns = [] if op.columns is None else [whole(op.columns)]
     return Rule(op.init, range(rows), [same, *columns, same, range(rows)])
+
+
+@rule_of.register
+def _layer_norm_rows(op: LayerNormRowsOp) -> Rule:
+    rows = len(shape_of(op.x)) - 1
+    same = leading(op.x, rows)
+    parameters = [whole(op.gamma), whole(op.beta)]
+    return Rule(op.init, range(rows), [same, *parameters, same, range(rows)])
 
 
 @rule_of.register

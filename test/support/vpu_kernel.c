@@ -121,6 +121,14 @@ void quantise_by_i8(const float *x, const float *scale, const int32_t *zero, int
   EACH16 spu_store_i8(y + j, vpu_quantise(vpu_load_f32(x + j, c), vpu_load_f32(scale + j, c),
                                           spu_load_i32(zero + j, c), -128, 127), c);
 }
+void quantise_run_u8(const float *x, const float *factor, uint8_t *y, int64_t n, float scale,
+                     int32_t zero) {
+  vpu_quantise_run(x, factor, y, n, scale, zero, 0.0f, 255.0f);
+}
+void quantise_run_i8(const float *x, const float *factor, int8_t *y, int64_t n, float scale,
+                     int32_t zero) {
+  vpu_quantise_run(x, factor, y, n, scale, zero, -128.0f, 127.0f);
+}
 void dequantise_by(const int32_t *x, const float *scale, const int32_t *zero, float *y, int64_t n) {
   EACH16 vpu_store_f32(y + j, vpu_dequantise(spu_load_i32(x + j, c), vpu_load_f32(scale + j, c),
                                              spu_load_i32(zero + j, c)), c);
@@ -152,6 +160,10 @@ EXPORT(vpu_layer_norm_f32,
        (const float *x, int64_t x_stride, const float *gamma, const float *beta, float *y,
         int64_t y_stride, int64_t rows, int64_t n, float eps),
        (x, x_stride, gamma, beta, y, y_stride, rows, n, eps))
+EXPORT(vpu_layer_norm_rows_f32,
+       (const float *x, int64_t x_stride, const float *gamma, const float *beta, uint8_t *q,
+        int64_t q_stride, float *scale, int64_t rows, int64_t n, float eps),
+       (x, x_stride, gamma, beta, q, q_stride, scale, rows, n, eps))
 EXPORT(vpu_rms_norm_f32, (const float *x, const float *gamma, float *y, int64_t n, float eps),
        (x, gamma, y, n, eps))
 EXPORT(vpu_quantise_row_from_f32,
@@ -159,6 +171,14 @@ EXPORT(vpu_quantise_row_from_f32,
        (x, q, scale, n, zero))
 EXPORT(vpu_quantise_row_f32, (const float *x, uint8_t *q, float *scale, int64_t n),
        (x, q, scale, n))
+EXPORT(vpu_quantise_rows_from_f32,
+       (const float *x, int64_t x_stride, uint8_t *q, int64_t q_stride, float *scale, int64_t rows,
+        int64_t n, int32_t zero),
+       (x, x_stride, q, q_stride, scale, rows, n, zero))
+EXPORT(vpu_quantise_rows_f32,
+       (const float *x, int64_t x_stride, uint8_t *q, int64_t q_stride, float *scale, int64_t rows,
+        int64_t n),
+       (x, x_stride, q, q_stride, scale, rows, n))
 EXPORT(vpu_quantise_columns_from_f32,
        (const float *x, const float *columns, uint8_t *q, float *scale, int64_t n, int32_t zero),
        (x, columns, q, scale, n, zero))

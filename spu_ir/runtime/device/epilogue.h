@@ -54,6 +54,25 @@ SPU_INLINE void spu_store_output(const spu_tile *t, uint8_t *row, int j, f32x16 
   }
 }
 
+/* `count` lanes from 16 * j on of row m, whose sums are integers or, as `type` says, floats */
+SPU_INLINE void spu_epilogue_row(const spu_tile *t, i32x16 sum, f32x16 scale, f32x16 bias,
+                                 int32_t m, int j, int64_t count, int type, int epilogue,
+                                 int residual, int activation, int out) {
+  uint8_t *to = (uint8_t *)t->out + m * t->out_stride;
+  if (out == SPU_OUT_I32) {
+    spu_store_i32((int32_t *)(void *)to + 16 * j, sum, count);
+    return;
+  }
+  f32x16 v = type == SPU_I8 ? spu_to_f32(sum) : (f32x16)sum;
+  if (epilogue & SPU_SCALE) v = v * scale;
+  if (epilogue & SPU_ROW_SCALE) v = v * spu_splat(t->row_scale[m]);
+  if (epilogue & SPU_BIAS) v = v + bias;
+  if (residual != SPU_RES_NONE)
+    v = v + spu_residual(t, (const uint8_t *)t->residual + m * t->residual_stride, j, count,
+                         residual);
+  spu_store_output(t, to, j, spu_activate(v, activation), count, out);
+}
+
 /* acc is [rows][share][16]: int32 when type is SPU_I8, else float */
 SPU_INLINE void spu_epilogue(const spu_tile *tile, const int32_t *acc, int type, int share,
                              int epilogue, int residual, int activation, int out) {
@@ -67,21 +86,9 @@ SPU_INLINE void spu_epilogue(const spu_tile *tile, const int32_t *acc, int type,
     if (epilogue & SPU_SCALE) scale = spu_load_f32(t.scale + 16 * j, count);
     if (epilogue & SPU_BIAS) bias = spu_load_f32(t.bias + 16 * j, count);
     for (int32_t m = 0; m < t.rows; m++) {
-      const int32_t *from = acc + 16 * ((int64_t)m * share + j);
-      uint8_t *to = (uint8_t *)t.out + m * t.out_stride;
-      const i32x16 sum = spu_load_i32(from, 16);
-      if (out == SPU_OUT_I32) {
-        spu_store_i32((int32_t *)(void *)to + 16 * j, sum, count);
-        continue;
-      }
-      f32x16 v = type == SPU_I8 ? spu_to_f32(sum) : (f32x16)sum;
-      if (epilogue & SPU_SCALE) v = v * scale;
-      if (epilogue & SPU_ROW_SCALE) v = v * spu_splat(t.row_scale[m]);
-      if (epilogue & SPU_BIAS) v = v + bias;
-      if (residual != SPU_RES_NONE)
-        v = v + spu_residual(&t, (const uint8_t *)t.residual + m * t.residual_stride, j, count,
-                             residual);
-      spu_store_output(&t, to, j, spu_activate(v, activation), count, out);
+      const i32x16 sum = spu_load_i32(acc + 16 * ((int64_t)m * share + j), 16);
+      spu_epilogue_row(&t, sum, scale, bias, m, j, count, type, epilogue, residual, activation,
+                       out);
     }
   }
 }

@@ -477,10 +477,32 @@ SPU_TREE(spu_tree_min, SPU_SCALAR_MIN, min)
 SPU_TREES(spu_trees_sum, sum, add)
 SPU_TREES(spu_trees_max, max, max)
 
+#if defined(SPU_AVX512)
+/* whether the bits of |x|, or the largest bits of several, are those of NaN */
+SPU_INLINE int spu_any_nan(__m512i size) {
+  return _mm512_cmpgt_epu32_mask(size, _mm512_set1_epi32(0x7f800000)) != 0;
+}
+#endif
 /* the largest |x| of a row of n floats in each of 16 lanes; NaN is passed over */
 SPU_INLINE f32x16 spu_row_peaks(const float *x, int64_t n) {
   f32x16 most = spu_splat(0.0f), other[3] = {most, most, most};
   int64_t j = 0;
+#if defined(SPU_AVX512)
+  /* the bits of positive numbers are in their order, which four ports compare, not two */
+  __m512i bits[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  const __m512i size = _mm512_set1_epi32(INT32_MAX);
+  for (; j + 32 <= n; j += 32) {
+    SPU_UNROLL
+    for (int i = 0; i < 2; i++)
+      bits[i] = _mm512_max_epu32(
+          bits[i], _mm512_and_si512(_mm512_loadu_si512(x + j + 16 * i), size));
+  }
+  bits[0] = _mm512_max_epu32(bits[0], bits[1]);
+  if (__builtin_expect(!spu_any_nan(bits[0]), 1))
+    most = (f32x16)bits[0];
+  else
+    j = 0;
+#endif
   for (; j + 64 <= n; j += 64) { /* a maximum has no order */
     most = spu_max(spu_abs(spu_load_f32(x + j, 16)), most);
     SPU_UNROLL

@@ -182,6 +182,47 @@ SPU_INLINE i32x16 vpu_quantise(f32x16 x, f32x16 scale, i32x16 zero, float low, f
   const f32x16 t = x / scale, number = spu_select(t == t, t, spu_splat(0.0f));
   return (i32x16)((u32x16)spu_round_small(vpu_clip(number, least, most)) + (u32x16)zero);
 }
+/* vpu_quantise of n floats, times `factor` unless that is NULL, with one scale and zero point */
+SPU_INLINE void vpu_quantise_run(const float *x, const float *factor, void *to, int64_t n,
+                                 float scale, int32_t zero, float low, float high) {
+  uint8_t *q = to;
+  int64_t j = 0;
+#if defined(SPU_AVX512)
+  const float inverse = 1.0f / scale, size = inverse < 0.0f ? -inverse : inverse;
+  const f32x16 least = spu_splat(low - (float)zero), most = spu_splat(high - (float)zero);
+  if (size >= 0x1p-126f && size <= 0x1p126f)
+    for (; j + 64 <= n; j += 64) {
+      i32x16 whole[4];
+      __m512i farthest = _mm512_setzero_si512(); /* the bits of a size; those of NaN are largest */
+      SPU_UNROLL
+      for (int i = 0; i < 4; i++) {
+        f32x16 v = spu_load_f32(x + j + 16 * i, 16);
+        if (factor) v = v * spu_load_f32(factor + j + 16 * i, 16);
+        const f32x16 close = spu_min(most, spu_max(least, v * spu_splat(inverse)));
+        whole[i] = spu_round_small(close);
+        const f32x16 rest = spu_abs(close - spu_to_f32(whole[i]));
+        farthest = _mm512_max_epu32(farthest, (__m512i)rest);
+      }
+      const __m512i sure = _mm512_castps_si512(_mm512_set1_ps(0.5f - 0x1p-13f));
+      if (__builtin_expect(_mm512_cmpge_epu32_mask(farthest, sure) == 0, 1)) {
+        spu_store_64_low_bytes(q + j, whole, zero);
+        continue;
+      }
+      for (int i = 0; i < 4; i++) {
+        f32x16 v = spu_load_f32(x + j + 16 * i, 16);
+        if (factor) v = v * spu_load_f32(factor + j + 16 * i, 16);
+        spu_store_u8(q + j + 16 * i, vpu_quantise(v, spu_splat(scale), spu_isplat(zero), low, high),
+                     16);
+      }
+    }
+#endif
+  for (; j < n; j += 16) {
+    const int64_t count = n - j < 16 ? n - j : 16;
+    f32x16 v = spu_load_f32(x + j, count);
+    if (factor) v = v * spu_load_f32(factor + j, count);
+    spu_store_u8(q + j, vpu_quantise(v, spu_splat(scale), spu_isplat(zero), low, high), count);
+  }
+}
 /* (float)(q - zero) * scale; q is loaded by spu_load_u8, spu_load_i8 or spu_load_i32 */
 SPU_INLINE f32x16 vpu_dequantise(i32x16 q, f32x16 scale, i32x16 zero) {
   return spu_to_f32((i32x16)((u32x16)q - (u32x16)zero)) * scale;

@@ -24,7 +24,13 @@ enum {
   SPU_LOG_SUM_EXP
 };
 
-SPU_INLINE float vpu_scalar_sqrt(float x) { return spu_sqrt(spu_splat(x))[0]; }
+SPU_INLINE float vpu_scalar_sqrt(float x) {
+#if defined(__AVX2__)
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
 SPU_INLINE float vpu_scalar_exp(float x) { return spu_exp(spu_splat(x))[0]; }
 SPU_INLINE float vpu_scalar_log(float x) { return spu_log(spu_splat(x))[0]; }
 
@@ -203,50 +209,71 @@ static inline void vpu_softmax_strided_f32(const float *x, float *y, int64_t n, 
   }
 }
 
-/* `rows` rows together, a literal: a row's sums alone would wait for each other */
+/* rows that are normalised together */
+enum { VPU_NORM_ROWS = 4 };
+
+/* What vpu_layer_norm_some does with 16 elements of a row, or `count`: */
+SPU_INLINE f32x16 vpu_norm_add(f32x16 sum, f32x16 v, int64_t count) {
+  return count < 16 ? spu_select(spu_lanes(count), sum + v, sum) : sum + v;
+}
+SPU_INLINE f32x16 vpu_norm_add_square(f32x16 sum, f32x16 v, f32x16 mean, int64_t count) {
+  const f32x16 d = v - mean, more = sum + d * d;
+  return count < 16 ? spu_select(spu_lanes(count), more, sum) : more;
+}
+
+/* the same loop twice: of 16 elements at a time, and of what is left */
+#define VPU_NORM_LOOP(n, body)                                          \
+  do {                                                                  \
+    int64_t j = 0;                                                      \
+    for (; j + 16 <= (n); j += 16) {                                    \
+      const int64_t count = 16;                                         \
+      SPU_UNROLL                                                        \
+      for (int r = 0; r < rows; r++) body;                              \
+    }                                                                   \
+    if (j < (n)) {                                                      \
+      const int64_t count = (n) - j;                                    \
+      SPU_UNROLL                                                        \
+      for (int r = 0; r < rows; r++) body;                              \
+    }                                                                   \
+  } while (0)
+
+SPU_INLINE void vpu_norm_put(const float *x, f32x16 mean, f32x16 inverse, const float *gamma,
+                             const float *beta, float *y, f32x16 *peak, int64_t count) {
+  f32x16 v = (spu_load_f32(x, count) - mean) * inverse;
+  if (gamma) v = v * spu_load_f32(gamma, count);
+  if (beta) v = v + spu_load_f32(beta, count);
+  if (peak && count < 16) v = spu_select(spu_lanes(count), v, spu_splat(0.0f));
+  if (peak) *peak = spu_max(spu_abs(v), *peak);
+  spu_store_f32(y, v, count);
+}
+
+/*
+ * `rows` rows together, a literal: a row's sums alone would wait for each other. Unless it is NULL,
+ * `peak` gets the largest |y| of every row in each of 16 lanes, see spu_row_peaks.
+ */
 SPU_INLINE void vpu_layer_norm_some(const float *x, int64_t x_stride, const float *gamma,
                                     const float *beta, float *y, int64_t y_stride, int64_t n,
-                                    float eps, const int rows) {
-  f32x16 sums[4], mean[4], inverse[4];
+                                    float eps, f32x16 *peak, const int rows) {
+  f32x16 sums[VPU_NORM_ROWS], mean[VPU_NORM_ROWS], inverse[VPU_NORM_ROWS];
   SPU_UNROLL
   for (int r = 0; r < rows; r++) sums[r] = spu_splat(0.0f);
-  for (int64_t j = 0; j < n; j += 16) {
-    const int64_t count = n - j < 16 ? n - j : 16;
-    SPU_UNROLL
-    for (int r = 0; r < rows; r++) {
-      const f32x16 sum = sums[r] + spu_load_f32(x + r * x_stride + j, count);
-      sums[r] = count < 16 ? spu_select(spu_lanes(count), sum, sums[r]) : sum;
-    }
-  }
+  VPU_NORM_LOOP(n, sums[r] = vpu_norm_add(sums[r], spu_load_f32(x + r * x_stride + j, count), count));
   SPU_UNROLL
   for (int r = 0; r < rows; r++) {
     mean[r] = spu_splat(spu_tree_sum(sums[r]) / (float)n);
     sums[r] = spu_splat(0.0f);
   }
-  for (int64_t j = 0; j < n; j += 16) {
-    const int64_t count = n - j < 16 ? n - j : 16;
-    SPU_UNROLL
-    for (int r = 0; r < rows; r++) {
-      const f32x16 v = spu_load_f32(x + r * x_stride + j, count) - mean[r];
-      const f32x16 sum = sums[r] + v * v;
-      sums[r] = count < 16 ? spu_select(spu_lanes(count), sum, sums[r]) : sum;
-    }
-  }
+  VPU_NORM_LOOP(n, sums[r] = vpu_norm_add_square(sums[r], spu_load_f32(x + r * x_stride + j, count),
+                                                 mean[r], count));
   SPU_UNROLL
   for (int r = 0; r < rows; r++) {
     const float variance = spu_tree_sum(sums[r]) / (float)n;
     inverse[r] = spu_splat(1.0f / vpu_scalar_sqrt(variance + eps));
+    if (peak) peak[r] = spu_splat(0.0f);
   }
-  for (int64_t j = 0; j < n; j += 16) {
-    const int64_t count = n - j < 16 ? n - j : 16;
-    SPU_UNROLL
-    for (int r = 0; r < rows; r++) {
-      f32x16 v = (spu_load_f32(x + r * x_stride + j, count) - mean[r]) * inverse[r];
-      if (gamma) v = v * spu_load_f32(gamma + j, count);
-      if (beta) v = v + spu_load_f32(beta + j, count);
-      spu_store_f32(y + r * y_stride + j, v, count);
-    }
-  }
+  VPU_NORM_LOOP(n, vpu_norm_put(x + r * x_stride + j, mean[r], inverse[r], gamma ? gamma + j : NULL,
+                                beta ? beta + j : NULL, y + r * y_stride + j,
+                                peak ? peak + r : NULL, count));
 }
 
 /*
@@ -256,12 +283,12 @@ SPU_INLINE void vpu_layer_norm_some(const float *x, int64_t x_stride, const floa
 static inline void vpu_layer_norm_f32(const float *x, int64_t x_stride, const float *gamma,
                                       const float *beta, float *y, int64_t y_stride,
                                       int64_t rows, int64_t n, float eps) {
-  const int64_t fours = rows - rows % 4;
-  for (int64_t r = 0; r < fours; r += 4)
+  const int64_t whole = rows - rows % VPU_NORM_ROWS;
+  for (int64_t r = 0; r < whole; r += VPU_NORM_ROWS)
     vpu_layer_norm_some(x + r * x_stride, x_stride, gamma, beta, y + r * y_stride, y_stride, n,
-                        eps, 4);
-  for (int64_t r = fours; r < rows; r++)
-    vpu_layer_norm_some(x + r * x_stride, 0, gamma, beta, y + r * y_stride, 0, n, eps, 1);
+                        eps, NULL, VPU_NORM_ROWS);
+  for (int64_t r = whole; r < rows; r++)
+    vpu_layer_norm_some(x + r * x_stride, 0, gamma, beta, y + r * y_stride, 0, n, eps, NULL, 1);
 }
 
 /* y = (x * (1 / sqrt(mean of x^2 + eps))) * gamma; gamma may be NULL */
@@ -284,15 +311,68 @@ static inline void vpu_quantise_row_f32(const float *x, uint8_t *q, float *scale
   spu_quantise_row(x, q, n, inverse, 128, 1, 255);
 }
 
-/*
- * The same around another zero point, below 128, of rows that reach further up than down:
- * *scale = max(max(x) / (255 - zero), max(-x) / zero) of what is positive, or 1;
- * q = round(x * (1 / *scale)) + zero. With zero 0 negative numbers become 0.
- */
-static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
-                                             int32_t zero) {
+/* the most elements of a row that vpu_layer_norm_rows_f32 normalises */
+enum { VPU_NORM_ROW = 1024 };
+
+/* `rows` rows of vpu_layer_norm_rows_f32, a literal; what is between stays in L1 */
+SPU_INLINE void vpu_layer_norm_rows_some(const float *x, int64_t x_stride, const float *gamma,
+                                         const float *beta, uint8_t *q, int64_t q_stride,
+                                         float *scale, int64_t n, float eps, const int rows) {
+  _Alignas(64) float y[VPU_NORM_ROWS * (VPU_NORM_ROW + 16)];
+  const int64_t stride = (n + 15) / 16 * 16 + 16;
+  f32x16 peaks[VPU_NORM_ROWS];
+  vpu_layer_norm_some(x, x_stride, gamma, beta, y, stride, n, eps, peaks, rows);
+  for (int r = 0; r < rows; r++) {
+    const float peak = spu_tree_max(peaks[r]);
+    scale[r] = peak == 0.0f ? 1.0f : peak / 127.0f;
+    spu_quantise_row(y + r * stride, q + r * q_stride, n, peak == 0.0f ? 0.0f : 127.0f / peak,
+                     128, 1, 255);
+  }
+}
+
+/* vpu_quantise_row_f32 of every row that vpu_layer_norm_f32 gives, of n <= VPU_NORM_ROW */
+static inline void vpu_layer_norm_rows_f32(const float *x, int64_t x_stride, const float *gamma,
+                                           const float *beta, uint8_t *q, int64_t q_stride,
+                                           float *scale, int64_t rows, int64_t n, float eps) {
+  const int64_t whole = rows - rows % VPU_NORM_ROWS;
+  for (int64_t r = 0; r < whole; r += VPU_NORM_ROWS)
+    vpu_layer_norm_rows_some(x + r * x_stride, x_stride, gamma, beta, q + r * q_stride, q_stride,
+                             scale + r, n, eps, VPU_NORM_ROWS);
+  for (int64_t r = whole; r < rows; r++)
+    vpu_layer_norm_rows_some(x + r * x_stride, 0, gamma, beta, q + r * q_stride, 0, scale + r, n,
+                             eps, 1);
+}
+
+/* the largest x and -x of a row, or 0; NaN is passed over */
+SPU_INLINE void vpu_row_reach(const float *x, int64_t n, float *above, float *below) {
   f32x16 most = spu_splat(0.0f), least = spu_splat(0.0f), mosts = most, leasts = least;
   int64_t start = 0;
+#if defined(SPU_AVX512)
+  /*
+   * Bits of positive numbers are in their order, and above those of negative ones if they have a
+   * sign, below if not; negative ones without a sign are in the order of their size.
+   */
+  __m512i high = _mm512_setzero_si512(), low = high, highs = high, lows = high;
+  for (; start + 32 <= n; start += 32) {
+    __m512i a = _mm512_loadu_si512(x + start), b = _mm512_loadu_si512(x + start + 16);
+    SPU_PIN(a); /* the compiler would load them for each use */
+    SPU_PIN(b);
+    high = _mm512_max_epi32(high, a);
+    highs = _mm512_max_epi32(highs, b);
+    low = _mm512_max_epu32(low, a);
+    lows = _mm512_max_epu32(lows, b);
+  }
+  high = _mm512_max_epi32(high, highs);
+  low = _mm512_max_epu32(low, lows);
+  const __m512i size =
+      _mm512_maskz_and_epi32(_mm512_movepi32_mask(low), low, _mm512_set1_epi32(INT32_MAX));
+  if (__builtin_expect(!spu_any_nan(_mm512_max_epu32(high, size)), 1)) {
+    most = (f32x16)high;
+    least = spu_neg((f32x16)size);
+  } else {
+    start = 0;
+  }
+#endif
   for (; start + 32 <= n; start += 32) { /* a maximum has no order */
     const f32x16 a = spu_load_f32(x + start, 16), b = spu_load_f32(x + start + 16, 16);
     mosts = spu_max(a, mosts);
@@ -304,12 +384,53 @@ static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *
   least = spu_min(leasts, least);
   VPU_ROW_LOOP(x + start, n - start, most, spu_max(v, most));
   VPU_ROW_LOOP(x + start, n - start, least, spu_min(v, least));
-  const float above = spu_tree_max(most) / (float)(255 - zero);
-  const float below = zero ? -spu_tree_min(least) / (float)zero : 0.0f;
+  *above = spu_tree_max(most);
+  *below = -spu_tree_min(least);
+}
+
+/* the scale of a row around a zero point below 128, and its inverse, or 0 */
+SPU_INLINE float vpu_row_step(const float *x, int64_t n, int32_t zero, float *inverse) {
+  float most, least;
+  vpu_row_reach(x, n, &most, &least);
+  const float above = most / (float)(255 - zero);
+  const float below = zero ? least / (float)zero : 0.0f;
   const float step = below > above ? below : above;
-  const float inverse = step == 0.0f ? 0.0f : 1.0f / step;
-  *scale = step == 0.0f ? 1.0f : step;
+  *inverse = step == 0.0f ? 0.0f : 1.0f / step;
+  return step == 0.0f ? 1.0f : step;
+}
+
+/*
+ * The same around another zero point, below 128, of rows that reach further up than down:
+ * *scale = max(max(x) / (255 - zero), max(-x) / zero) of what is positive, or 1;
+ * q = round(x * (1 / *scale)) + zero. With zero 0 negative numbers become 0.
+ */
+static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *scale, int64_t n,
+                                             int32_t zero) {
+  float inverse;
+  *scale = vpu_row_step(x, n, zero, &inverse);
   spu_quantise_row(x, q, n, inverse, zero, 0, 255);
+}
+
+/* Both of `rows` rows: the next one's scale is made while this one's divisions are waited for. */
+static inline void vpu_quantise_rows_f32(const float *x, int64_t x_stride, uint8_t *q,
+                                         int64_t q_stride, float *scale, int64_t rows,
+                                         int64_t n) {
+  float inverse = 0.0f, following = 0.0f;
+  for (int64_t r = -1; r < rows; r++) {
+    if (r + 1 < rows) scale[r + 1] = spu_row_scale(x + (r + 1) * x_stride, n, &following);
+    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, 128, 1, 255);
+    inverse = following;
+  }
+}
+static inline void vpu_quantise_rows_from_f32(const float *x, int64_t x_stride, uint8_t *q,
+                                              int64_t q_stride, float *scale, int64_t rows,
+                                              int64_t n, int32_t zero) {
+  float inverse = 0.0f, following = 0.0f;
+  for (int64_t r = -1; r < rows; r++) {
+    if (r + 1 < rows) scale[r + 1] = vpu_row_step(x + (r + 1) * x_stride, n, zero, &following);
+    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, zero, 0, 255);
+    inverse = following;
+  }
 }
 
 /* *low and *high are widened to hold x; NaN is passed over */

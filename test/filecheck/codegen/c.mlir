@@ -11,7 +11,7 @@
 // CHECK-NEXT:                SPU_SCALE | SPU_ROW_SCALE, SPU_RES_NONE,
 // CHECK-NEXT:                SPU_ACT_RELU, SPU_OUT_F32);
 // CHECK:      static void region0(void *frame_, int64_t index) {
-// CHECK:        vpu_quantise_row_f32(
+// CHECK:        vpu_quantise_rows_f32(
 // CHECK:      static void region1(void *frame_, int64_t index) {
 // CHECK:        kernel0(&(const spu_tile){
 // CHECK:      int32_t spu_run(const spu_context *context, const int64_t *extents,

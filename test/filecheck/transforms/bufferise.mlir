@@ -88,3 +88,32 @@ func.func @packed(%real: tensor<2x5xi1>, %x: tensor<2x5x8xf32>) -> tensor<2x5x8x
   %u = vpu.unpack_rows %p, %offsets into %y : tensor<?x8xf32>, tensor<3xi64>, tensor<2x5x8xf32> -> tensor<2x5x8xf32>
   func.return %u : tensor<2x5x8xf32>
 }
+
+// -----
+
+// Rows that would all start in one set of a cache get a line between them, but not those of
+// another length, or that are read by anything else.
+// CHECK-LABEL: func.func @gap
+// CHECK:         [[A:%.+]] = memref.alloc() : memref<2x3x1040xf32>
+// CHECK:         [[V:%.+]] = memref.subview [[A]][0, 0, 0] [2, 3, 1024]
+// CHECK-NEXT:    spu.matmul {{.*}} into [[V]] : {{.*}}, memref<2x3x1024xf32, strided<[3120, 1040, 1]>>
+// CHECK:         vpu.quantise_rows [[V]] into
+// CHECK:         [[B:%.+]] = memref.alloc() : memref<2x3x1008xf32>
+// CHECK:         spu.matmul {{.*}} into [[B]] :
+// CHECK:         [[C:%.+]] = memref.alloc() : memref<2x3x1024xf32>
+// CHECK:         spu.matmul {{.*}} into [[C]] :
+func.func @gap(%x: tensor<2x3x64xf32>, %w: tensor<1024x64xf32>, %v: tensor<1008x64xf32>) -> tensor<2x3x1024xf32> {
+  %e = tensor.empty() : tensor<2x3x1024xf32>
+  %q = tensor.empty() : tensor<2x3x1024xui8>
+  %s = tensor.empty() : tensor<2x3xf32>
+  %a = spu.matmul %x, %w into %e : tensor<2x3x64xf32>, tensor<1024x64xf32>, tensor<2x3x1024xf32> -> tensor<2x3x1024xf32>
+  %aq, %as = vpu.quantise_rows %a into %q, %s : tensor<2x3x1024xf32>, tensor<2x3x1024xui8>, tensor<2x3xf32> -> tensor<2x3x1024xui8>, tensor<2x3xf32>
+  %f = tensor.empty() : tensor<2x3x1008xf32>
+  %r = tensor.empty() : tensor<2x3x1008xui8>
+  %b = spu.matmul %x, %v into %f : tensor<2x3x64xf32>, tensor<1008x64xf32>, tensor<2x3x1008xf32> -> tensor<2x3x1008xf32>
+  %bq, %bs = vpu.quantise_rows %b into %r, %s : tensor<2x3x1008xf32>, tensor<2x3x1008xui8>, tensor<2x3xf32> -> tensor<2x3x1008xui8>, tensor<2x3xf32>
+  %c = spu.matmul %x, %w into %e : tensor<2x3x64xf32>, tensor<1024x64xf32>, tensor<2x3x1024xf32> -> tensor<2x3x1024xf32>
+  %cq, %cs = vpu.quantise_rows %c into %q, %s : tensor<2x3x1024xf32>, tensor<2x3x1024xui8>, tensor<2x3xf32> -> tensor<2x3x1024xui8>, tensor<2x3xf32>
+  %d = vpu.unary relu %c into %e : tensor<2x3x1024xf32>, tensor<2x3x1024xf32> -> tensor<2x3x1024xf32>
+  func.return %d : tensor<2x3x1024xf32>
+}

@@ -113,3 +113,28 @@
 %x, %k, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32>)
 %r, %t = vpu.quantise_rows %x columns(%k : tensor<4xf32>) into %q, %s : tensor<4x8xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
 // CHECK: vpu.quantise_rows: columns must have shape [8], got [4]
+
+// -----
+%x, %g, %q, %s = "test.op"() : () -> (tensor<4x1040xf32>, tensor<1040xf32>, tensor<4x1040xui8>, tensor<4xf32>)
+%r, %t = vpu.layer_norm_rows %x, %g, %g into %q, %s {epsilon = 0.5 : f32} : tensor<4x1040xf32>, tensor<1040xf32>, tensor<1040xf32>, tensor<4x1040xui8>, tensor<4xf32> -> tensor<4x1040xui8>, tensor<4xf32>
+// CHECK: vpu.layer_norm_rows: rows must have at most 1024 elements
+
+// -----
+%x, %g, %b, %q, %s = "test.op"() : () -> (tensor<4x8xf32>, tensor<8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32>)
+%r, %t = vpu.layer_norm_rows %x, %g, %b into %q, %s {epsilon = 0.5 : f32} : tensor<4x8xf32>, tensor<8xf32>, tensor<4xf32>, tensor<4x8xui8>, tensor<4xf32> -> tensor<4x8xui8>, tensor<4xf32>
+// CHECK: vpu.layer_norm_rows: beta must have shape [8], got [4]
+
+// -----
+%x, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<f32>, tensor<ui8>, tensor<4x8xi8>)
+%r = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<4x8xf32>, tensor<4x8xi8> -> tensor<4x8xi8>
+// CHECK: vpu.quantise_product: zero must have element type i8, got ui8
+
+// -----
+%x, %f, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<8xf32>, tensor<f32>, tensor<ui8>, tensor<4x8xui8>)
+%r = vpu.quantise_product %x, %f scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<8xf32>, tensor<4x8xui8> -> tensor<4x8xui8>
+// CHECK: vpu.quantise_product: factor must have shape [4, 8], got [8]
+
+// -----
+%x, %s, %z, %q = "test.op"() : () -> (tensor<4x8xf32>, tensor<4xf32>, tensor<ui8>, tensor<4x8xui8>)
+%r = vpu.quantise_product %x, %x scale(%s : tensor<4xf32>) zero(%z : tensor<ui8>) into %q : tensor<4x8xf32>, tensor<4x8xf32>, tensor<4x8xui8> -> tensor<4x8xui8>
+// CHECK: vpu.quantise_product: scale must have shape [], got [4]

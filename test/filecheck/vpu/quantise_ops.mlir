@@ -10,6 +10,8 @@ func.func @tensors(%x: tensor<?x8xf32>, %q: tensor<?x8xui8>, %s: tensor<f32>, %z
   %5 = vpu.dequantise %q scale(%rows : tensor<?xf32>) into %x : tensor<?x8xui8>, tensor<?x8xf32> -> tensor<?x8xf32>
   %6 = vpu.table %q, %table into %q : tensor<?x8xui8>, tensor<256xui8>, tensor<?x8xui8> -> tensor<?x8xui8>
   %7, %8 = vpu.quantise_rows %x columns(%k : tensor<8xf32>) into %q, %rows : tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
+  %11 = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xui8> -> tensor<?x8xui8>
+  %9, %10 = vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 0.5 : f32} : tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
   func.return
 }
 // CHECK-LABEL: @tensors
@@ -20,6 +22,8 @@ func.func @tensors(%x: tensor<?x8xf32>, %q: tensor<?x8xui8>, %s: tensor<f32>, %z
 // CHECK: %5 = vpu.dequantise %q scale(%rows : tensor<?xf32>) into %x : tensor<?x8xui8>, tensor<?x8xf32> -> tensor<?x8xf32>
 // CHECK: %6 = vpu.table %q, %table into %q : tensor<?x8xui8>, tensor<256xui8>, tensor<?x8xui8> -> tensor<?x8xui8>
 // CHECK: %7, %8 = vpu.quantise_rows %x columns(%k : tensor<8xf32>) into %q, %rows : tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
+// CHECK: %9 = vpu.quantise_product %x, %x scale(%s : tensor<f32>) zero(%z : tensor<ui8>) into %q : tensor<?x8xf32>, tensor<?x8xf32>, tensor<?x8xui8> -> tensor<?x8xui8>
+// CHECK: %10, %11 = vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 5.000000e-01 : f32} : tensor<?x8xf32>, tensor<8xf32>, tensor<8xf32>, tensor<?x8xui8>, tensor<?xf32> -> tensor<?x8xui8>, tensor<?xf32>
 // GENERIC: "vpu.quantise"(%x, %s, %z, %q) <{axis = -1 : i64}> : (tensor<?x8xf32>, tensor<f32>, tensor<ui8>, tensor<?x8xui8>) -> tensor<?x8xui8>
 // GENERIC: "vpu.quantise_rows"(%x, %q, %rows) <{zero = 128 : i32}> : (tensor<?x8xf32>, tensor<?x8xui8>, tensor<?xf32>) -> (tensor<?x8xui8>, tensor<?xf32>)
 
@@ -30,6 +34,7 @@ func.func @buffers(%x: memref<4x8xf32>, %q: memref<4x8xui8>, %s: memref<f32>, %r
   vpu.quantise_rows %x into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
   vpu.quantise_rows %x columns(%k : memref<8xf32>) into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
   vpu.table %q, %table into %q : memref<4x8xui8>, memref<256xui8>, memref<4x8xui8>
+  vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 1.0 : f32} : memref<4x8xf32>, memref<8xf32>, memref<8xf32>, memref<4x8xui8>, memref<4xf32>
   func.return
 }
 // CHECK-LABEL: @buffers
@@ -39,3 +44,4 @@ func.func @buffers(%x: memref<4x8xf32>, %q: memref<4x8xui8>, %s: memref<f32>, %r
 // CHECK: vpu.quantise_rows %x into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
 // CHECK: vpu.quantise_rows %x columns(%k : memref<8xf32>) into %q, %rows {zero = 40 : i32} : memref<4x8xf32>, memref<4x8xui8>, memref<4xf32>
 // CHECK: vpu.table %q, %table into %q : memref<4x8xui8>, memref<256xui8>, memref<4x8xui8>
+// CHECK: vpu.layer_norm_rows %x, %k, %k into %q, %rows {epsilon = 1.000000e+00 : f32} : memref<4x8xf32>, memref<8xf32>, memref<8xf32>, memref<4x8xui8>, memref<4xf32>
