@@ -275,7 +275,7 @@ def _in_pairs(op: EpilogueOp, lanes: Extent) -> bool:
         and encoding.share.data == 1
         and encoding.slots.data >= QUAD_SLOTS
         and element_of(op.weight) == i8
-        and not op.activation.data.value.startswith("sfu_")
+        and not op.activation.data.startswith("sfu_")
         and (not isinstance(lanes, int) or lanes > LANES)
     )
 
