@@ -411,27 +411,35 @@ static inline void vpu_quantise_row_from_f32(const float *x, uint8_t *q, float *
   spu_quantise_row(x, q, n, inverse, zero, 0, 255);
 }
 
-/* Both of `rows` rows: the next one's scale is made while this one's divisions are waited for. */
+/* floats of a row, at most, of which two stay in L1 with the bytes that are made of one */
+enum { VPU_ROW_AHEAD = 1536 };
+
+/*
+ * Both of `rows` rows. The scale of a short row is made while the divisions of the one before are
+ * waited for.
+ */
+#define VPU_QUANTISE_ROWS(scale_of, zero, low)                                             \
+  const int64_t ahead = n <= VPU_ROW_AHEAD;                                                \
+  float inverse = 0.0f, following = 0.0f;                                                  \
+  for (int64_t r = -ahead; r < rows; r++) {                                                \
+    const int64_t f = r + ahead;                                                           \
+    if (f < rows) scale[f] = scale_of;                                                     \
+    if (!ahead) inverse = following;                                                       \
+    if (r >= 0)                                                                            \
+      spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, zero, low, 255);    \
+    inverse = following;                                                                   \
+  }
 static inline void vpu_quantise_rows_f32(const float *x, int64_t x_stride, uint8_t *q,
                                          int64_t q_stride, float *scale, int64_t rows,
                                          int64_t n) {
-  float inverse = 0.0f, following = 0.0f;
-  for (int64_t r = -1; r < rows; r++) {
-    if (r + 1 < rows) scale[r + 1] = spu_row_scale(x + (r + 1) * x_stride, n, &following);
-    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, 128, 1, 255);
-    inverse = following;
-  }
+  VPU_QUANTISE_ROWS(spu_row_scale(x + f * x_stride, n, &following), 128, 1)
 }
 static inline void vpu_quantise_rows_from_f32(const float *x, int64_t x_stride, uint8_t *q,
                                               int64_t q_stride, float *scale, int64_t rows,
                                               int64_t n, int32_t zero) {
-  float inverse = 0.0f, following = 0.0f;
-  for (int64_t r = -1; r < rows; r++) {
-    if (r + 1 < rows) scale[r + 1] = vpu_row_step(x + (r + 1) * x_stride, n, zero, &following);
-    if (r >= 0) spu_quantise_row(x + r * x_stride, q + r * q_stride, n, inverse, zero, 0, 255);
-    inverse = following;
-  }
+  VPU_QUANTISE_ROWS(vpu_row_step(x + f * x_stride, n, zero, &following), zero, 0)
 }
+#undef VPU_QUANTISE_ROWS
 
 /* *low and *high are widened to hold x; NaN is passed over */
 static inline void vpu_minmax_f32(const float *x, int64_t n, float *low, float *high) {
