@@ -203,7 +203,10 @@ def tiling(layer: Layer, packed: PackedWeight) -> tuple[str, int, int]:
     rows = tile_rows(layer, share)
     if not packed.paired or rows > WIDE_ROWS:
         return packed.format, share, rows
-    tiles = -(-layer.run_rows // rows_in_pairs(layer.x_stride))
+    most = WIDE_ROWS
+    if layer.plain:
+        most = rows_in_pairs(layer.x_stride, round(packed.slots_run), L1_BYTES)
+    tiles = -(-layer.run_rows // most)
     return "paired", 2, -(-layer.run_rows // tiles)
 
 

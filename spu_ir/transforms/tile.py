@@ -34,7 +34,7 @@ from spu_ir.dialects.types import element_of, numpy_dtype, shape_of
 from spu_ir.dialects.vpu import ConcatOp, PackRowsOp, PadOp, SliceOp, UnpackRowsOp
 from spu_ir.transforms.emitter import Emitter, Extent, is_contiguous
 from spu_ir.transforms.extents import bound_of, evaluate
-from spu_ir.transforms.tile_sizes import WIDE_ROWS, Tiling, rows_in_pairs
+from spu_ir.transforms.tile_sizes import QUAD_SLOTS, WIDE_ROWS, Tiling, rows_in_pairs
 from spu_ir.transforms.tiling_attention import tile_attention, tile_pack_heads
 from spu_ir.transforms.tiling_loops import (
     Place,
@@ -46,8 +46,6 @@ from spu_ir.transforms.tiling_loops import (
 from spu_ir.transforms.tiling_packed import tile_pack, tile_unpack
 from spu_ir.transforms.tiling_rules import Map, Rule, rule_of
 
-QUAD_SLOTS = 4
-"""INT8 slots of a lane in a quad; fewer a bank, and a quad has two windows."""
 LANES = 16
 """Output channels of a lane group: the int32 lanes of one 64-byte accumulator."""
 MAX_ROWS = 14
@@ -67,7 +65,8 @@ class TilePass(ModulePass):
 
     Fewer than 13 rows pay more for reading x than for products. Two lane groups of INT8 slots of a
     fixed number have the same windows, so that such tiles are marked `lane_pairs`: they go in pairs
-    past 12 rows, from L2 if need be, 8 where 4096 bytes apart they share their place in L1.
+    past 12 rows, from L2 if need be; past 8 whose places in L1 are the same, 4096 bytes apart, and
+    past the 8 or more that L1 holds where one quad a window is more than L2 gives.
 
     Weights are fetched into L1 ahead of their use, activations are not: so a block has the rows of
     one tile, and many lanes. `compile` chooses the sizes from the host's caches: docs/tuning.md.
@@ -149,8 +148,10 @@ class TilePass(ModulePass):
         tile_rows = max(1, min(_max_rows(share), self.tile_bytes // row_bytes))
         few = min(tile_rows, rows) if isinstance(rows, int) else tile_rows
         paired = few <= WIDE_ROWS and _in_pairs(op, lanes)
-        if paired:
-            share, tile_rows = 2, rows_in_pairs(row_bytes)
+        encoding = encoding_of(op.weight)
+        if paired and encoding is not None:
+            share = 2
+            tile_rows = rows_in_pairs(row_bytes, encoding.slots.data, self.tile_bytes)
         block = max(LANES * share, self.lanes_a_block // (LANES * share) * LANES * share)
 
         def tile(inner: Emitter, places: Mapping[int, Place]) -> None:

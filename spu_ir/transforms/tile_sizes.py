@@ -33,6 +33,9 @@ PRODUCT = (28, 768)
 IMAGE = (14, 1024)
 """Rows and channels of a usual convolution: ResNet-50's third group, one image."""
 
+QUAD_SLOTS = 4
+"""INT8 slots of a lane in a quad; fewer a bank, and a quad has two windows."""
+
 WIDE_ROWS = 12
 """Rows whose accumulators fit the registers where a row has two lane groups, beside a step's."""
 
@@ -40,13 +43,18 @@ WAY_BYTES, WAYS = 4096, 8
 """Of an L1 cache: rows so far apart fall into the same sets, and no more of them than ways stay."""
 
 
-def rows_in_pairs(row_bytes: int) -> int:
+def rows_in_pairs(row_bytes: int, slots: int, tile_bytes: int) -> int:
     """
     Rows of a tile whose lane groups go in pairs past each window of `row_bytes` a row.
 
-    What is read feeds two lane groups, so it may come from L2, and no size of L1 counts.
+    What is read feeds two lane groups, so it may come from L2, and `tile_bytes` do not count. But
+    with 4 `slots` a window feeds one quad of each, which is as much as L2 gives: 8 rows or more
+    that `tile_bytes` hold are preferred then.
     """
-    return WAYS if row_bytes % WAY_BYTES == 0 else WIDE_ROWS
+    if row_bytes % WAY_BYTES == 0:
+        return WAYS
+    held = tile_bytes // row_bytes
+    return held if slots <= QUAD_SLOTS and WAYS <= held < WIDE_ROWS else WIDE_ROWS
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,18 @@ func.func @conv(%x: memref<1x30x30x64xui8>, %w: memref<64x3x3x64xi8>, %s: memref
 
 // -----
 
-// Rows of 3072 bytes leave no room in L1 for 14: lane groups go in pairs past 12, or past 8 whose
-// places in L1 are the same. Lists of any length, and what the special functions' unit does, do not.
+// Rows of 3072 bytes leave no room in L1 for 14: lane groups go in pairs past 12, or past the 8 that
+// L1 holds with 4 slots a bank, or past 8 whose places in L1 are the same. Lists of any length, and what the special functions' unit does, do not.
 // CHECK-LABEL: func.func @pairs
+// CHECK:         spu.matmul {{.*}} {lane_pairs, x_zero = 128 : i32} : memref<8x3072xui8
 // CHECK:         arith.constant 12 : index
-// CHECK:         spu.matmul {{.*}} {lane_pairs, x_zero = 128 : i32}
+// CHECK:         spu.matmul {{.*}} {lane_pairs, x_zero = 128 : i32} : memref<?x3072xui8
 // CHECK:         spu.matmul {{.*}} {lane_pairs, x_zero = 128 : i32} : memref<8x4096xui8
 // CHECK:         spu.matmul {{.*}} {x_zero = 128 : i32}
 // CHECK:         spu.matmul {{.*}} {x_zero = 128 : i32, activation = #spu<activation sfu_gelu>}
-func.func @pairs(%x: memref<64x3072xui8>, %w: memref<768x3072xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %long: memref<64x4096xui8>, %v: memref<64x4096xi8, #spu.banked<bank = 64, slots = 8, share = 1>>, %lists: memref<64x4096xi8, #spu.banked<bank = 64, slots = 0, share = 1>>, %s: memref<768xf32>, %t: memref<64xf32>, %y: memref<64x768xf32>, %z: memref<64x64xf32>) {
+func.func @pairs(%x: memref<64x3072xui8>, %w: memref<768x3072xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, %u: memref<768x3072xi8, #spu.banked<bank = 64, slots = 8, share = 1>>, %long: memref<64x4096xui8>, %v: memref<64x4096xi8, #spu.banked<bank = 64, slots = 8, share = 1>>, %lists: memref<64x4096xi8, #spu.banked<bank = 64, slots = 0, share = 1>>, %s: memref<768xf32>, %t: memref<64xf32>, %y: memref<64x768xf32>, %z: memref<64x64xf32>) {
   spu.matmul %x, %w scale(%s : memref<768xf32>) into %y {x_zero = 128 : i32} : memref<64x3072xui8>, memref<768x3072xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x768xf32>
+  spu.matmul %x, %u scale(%s : memref<768xf32>) into %y {x_zero = 128 : i32} : memref<64x3072xui8>, memref<768x3072xi8, #spu.banked<bank = 64, slots = 8, share = 1>>, memref<64x768xf32>
   spu.matmul %long, %v scale(%t : memref<64xf32>) into %z {x_zero = 128 : i32} : memref<64x4096xui8>, memref<64x4096xi8, #spu.banked<bank = 64, slots = 8, share = 1>>, memref<64x64xf32>
   spu.matmul %long, %lists scale(%t : memref<64xf32>) into %z {x_zero = 128 : i32} : memref<64x4096xui8>, memref<64x4096xi8, #spu.banked<bank = 64, slots = 0, share = 1>>, memref<64x64xf32>
   spu.matmul %x, %w scale(%s : memref<768xf32>) into %y {x_zero = 128 : i32, activation = #spu.activation sfu_gelu} : memref<64x3072xui8>, memref<768x3072xi8, #spu.banked<bank = 64, slots = 4, share = 1>>, memref<64x768xf32>
