@@ -211,8 +211,8 @@ SPU_INLINE void vpu_quantise_run(const float *x, const float *factor, void *to, 
       for (int i = 0; i < 4; i++) {
         f32x16 v = spu_load_f32(x + j + 16 * i, 16);
         if (factor) v = v * spu_load_f32(factor + j + 16 * i, 16);
-        spu_store_u8(q + j + 16 * i, vpu_quantise(v, spu_splat(scale), spu_isplat(zero), low, high),
-                     16);
+        const i32x16 one = vpu_quantise(v, spu_splat(scale), spu_isplat(zero), low, high);
+        spu_store_u8(q + j + 16 * i, one, 16);
       }
     }
 #endif

@@ -212,7 +212,7 @@ static inline void vpu_softmax_strided_f32(const float *x, float *y, int64_t n, 
 /* rows that are normalised together */
 enum { VPU_NORM_ROWS = 4 };
 
-/* What vpu_layer_norm_some does with 16 elements of a row, or `count`: */
+/* the steps of vpu_layer_norm_some, for 16 elements of a row, or `count` */
 SPU_INLINE f32x16 vpu_norm_add(f32x16 sum, f32x16 v, int64_t count) {
   return count < 16 ? spu_select(spu_lanes(count), sum + v, sum) : sum + v;
 }
@@ -257,7 +257,8 @@ SPU_INLINE void vpu_layer_norm_some(const float *x, int64_t x_stride, const floa
   f32x16 sums[VPU_NORM_ROWS], mean[VPU_NORM_ROWS], inverse[VPU_NORM_ROWS];
   SPU_UNROLL
   for (int r = 0; r < rows; r++) sums[r] = spu_splat(0.0f);
-  VPU_NORM_LOOP(n, sums[r] = vpu_norm_add(sums[r], spu_load_f32(x + r * x_stride + j, count), count));
+  VPU_NORM_LOOP(n, sums[r] = vpu_norm_add(sums[r], spu_load_f32(x + r * x_stride + j, count),
+                                          count));
   SPU_UNROLL
   for (int r = 0; r < rows; r++) {
     mean[r] = spu_splat(spu_tree_sum(sums[r]) / (float)n);
