@@ -112,18 +112,17 @@ def compiler() -> str:
 
 
 @contextmanager
-def empty_cache() -> Generator[None]:
-    """Without libraries that were built before: what is compiled meanwhile takes its whole time."""
+def cache_in(folder: str) -> Generator[None]:
+    """With the cache in an empty folder: what is compiled meanwhile takes its whole time."""
     before = os.environ.get("SPU_IR_CACHE")
-    with TemporaryDirectory() as folder:
-        os.environ["SPU_IR_CACHE"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["SPU_IR_CACHE"]
-            else:
-                os.environ["SPU_IR_CACHE"] = before
+    os.environ["SPU_IR_CACHE"] = folder
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["SPU_IR_CACHE"]
+        else:
+            os.environ["SPU_IR_CACHE"] = before
 
 
 def _spu(maker: Maker) -> str:
@@ -131,10 +130,12 @@ def _spu(maker: Maker) -> str:
         path = maker.path(f"{compiler()}.spu")
         took = path.with_suffix(".seconds.json")
         if not path.exists():
-            with empty_cache():
-                start = time.monotonic()
-                model = spu_ir.compile(maker.proto, threads=1, **maker.subject.options())
-                seconds = time.monotonic() - start
+            with TemporaryDirectory() as folder:
+                with cache_in(folder):
+                    start = time.monotonic()
+                    model = spu_ir.compile(maker.proto, threads=1, **maker.subject.options())
+                    seconds = time.monotonic() - start
+                # The usual cache remembers that the package was verified.
                 model.save(path, levels=[model.level])
             took.write_text(json.dumps(seconds), encoding="ascii")
         manifest = json.loads((path / "manifest.json").read_text(encoding="ascii"))

@@ -340,6 +340,16 @@ def test_libraries_are_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert [p.name for p in (tmp_path / "libraries").iterdir() if p.name.startswith(".")] == []
 
 
+def test_libraries_are_the_same_bytes_in_every_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built: list[bytes] = []
+    for name in ("one", "another"):
+        monkeypatch.setenv("SPU_IR_CACHE", str(tmp_path / name))
+        built.append(build(ADD.source, ["c"])["c"].read_bytes())
+    assert built[0] == built[1]
+
+
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CC", str(tmp_path / "gcc-99"))
     with pytest.raises(SpuError, match=r"no C compiler: .*gcc-99 was not found; apt-get install"):
