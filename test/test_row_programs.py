@@ -11,8 +11,9 @@ from support.models import Graph
 from xdsl.parser import Parser
 
 from spu_ir import api
+from spu_ir.dialects.vpu import NORM_ROW
 from spu_ir.interpreters import interpret
-from spu_ir.runtime.build import build
+from spu_ir.runtime.build import DEVICE, build
 from spu_ir.runtime.cpu import host_levels
 from spu_ir.runtime.model import CompiledModel
 from spu_ir.runtime.program import Program
@@ -67,3 +68,8 @@ def compare(program: Program, job: api.Compilation, feeds: dict[str, NDArray[np.
             compiled = CompiledModel.from_program(program, libraries, threads=threads)
             for name, got in compiled.run(feeds).items():
                 np.testing.assert_array_equal(got, expected[name], err_msg=f"{level} {threads}")
+
+
+def test_the_device_normalises_rows_as_long_as_the_dialect_allows() -> None:
+    header = (DEVICE / "vpu_rows.h").read_text()
+    assert re.findall(r"\bVPU_NORM_ROW = (\d+)", header) == [str(NORM_ROW)]

@@ -513,11 +513,14 @@ SPU_INLINE f32x16 spu_row_peaks(const float *x, int64_t n) {
     most = spu_max(spu_abs(spu_load_f32(x + j, n - j < 16 ? n - j : 16)), most);
   return spu_max(spu_max(most, other[0]), spu_max(other[1], other[2]));
 }
-/* the scale peak / 127 (1 of a row of zeros), and 127 / peak (0) */
-SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {
-  const float peak = spu_tree_max(spu_row_peaks(x, n));
+/* the scale peak / 127 (1 of a row of zeros), and 127 / peak (0), of the row's spu_row_peaks */
+SPU_INLINE float spu_peaks_scale(f32x16 peaks, float *inverse) {
+  const float peak = spu_tree_max(peaks);
   *inverse = peak == 0.0f ? 0.0f : 127.0f / peak;
   return peak == 0.0f ? 1.0f : peak / 127.0f;
+}
+SPU_INLINE float spu_row_scale(const float *x, int64_t n, float *inverse) {
+  return spu_peaks_scale(spu_row_peaks(x, n), inverse);
 }
 /* the same of 16 rows at a time */
 SPU_INLINE f32x16 spu_rows_scale(f32x16 peak, float *inverse) {

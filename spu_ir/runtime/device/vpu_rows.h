@@ -324,10 +324,9 @@ SPU_INLINE void vpu_layer_norm_rows_some(const float *x, int64_t x_stride, const
   f32x16 peaks[VPU_NORM_ROWS];
   vpu_layer_norm_some(x, x_stride, gamma, beta, y, stride, n, eps, peaks, rows);
   for (int r = 0; r < rows; r++) {
-    const float peak = spu_tree_max(peaks[r]);
-    scale[r] = peak == 0.0f ? 1.0f : peak / 127.0f;
-    spu_quantise_row(y + r * stride, q + r * q_stride, n, peak == 0.0f ? 0.0f : 127.0f / peak,
-                     128, 1, 255);
+    float inverse;
+    scale[r] = spu_peaks_scale(peaks[r], &inverse);
+    spu_quantise_row(y + r * stride, q + r * q_stride, n, inverse, 128, 1, 255);
   }
 }
 
