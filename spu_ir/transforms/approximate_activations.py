@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import tensor
 from xdsl.dialects.builtin import ModuleOp, i8
 from xdsl.passes import ModulePass
 
@@ -22,7 +21,7 @@ from spu_ir.dialects.vpu import (
     TransposeOp,
 )
 from spu_ir.transforms.calibrate import range_of
-from spu_ir.transforms.rewriting import users_of
+from spu_ir.transforms.rewriting import readers_of
 
 TABLES = {
     Activation.GELU: Activation.SFU_GELU,
@@ -70,9 +69,8 @@ def is_gate(op: EpilogueOp) -> bool:
     if op.activation.data is not Activation.SIGMOID or found is None or found[1] < LEAST_GATE:
         return False
     return all(
-        isinstance(user, tensor.DimOp)
-        or (isinstance(user, BinaryOp) and user.fn.data is BinaryFn.MUL and is_quantised(user))
-        for user in users_of(op.results[0])
+        isinstance(reader, BinaryOp) and reader.fn.data is BinaryFn.MUL and is_quantised(reader)
+        for reader in readers_of(op.results[0])
     )
 
 
@@ -80,7 +78,7 @@ def is_quantised(op: DestinationOp) -> bool:
     """Whether `op` stores bytes, or all that reads it, in whatever shape, makes bytes of it."""
     if element_of(op.inits[0]) in (ui8, i8):
         return True
-    readers = [user for user in users_of(op.results[0]) if not isinstance(user, tensor.DimOp)]
+    readers = readers_of(op.results[0])
     return bool(readers) and all(
         isinstance(reader, QuantiseOp | QuantiseRowsOp)
         or (isinstance(reader, ReshapeOp | TransposeOp) and is_quantised(reader))

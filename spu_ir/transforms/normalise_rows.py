@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import tensor
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from spu_ir.dialects.types import shape_of
 from spu_ir.dialects.vpu import NORM_ROW, LayerNormOp, LayerNormRowsOp, QuantiseRowsOp
-from spu_ir.transforms.rewriting import users_of
+from spu_ir.transforms.rewriting import erase_for, readers_of
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ def is_alone(norm: LayerNormOp, rows: QuantiseRowsOp) -> bool:
         return False
     if rows.columns is not None or rows.zero.value.data != 128:
         return False
-    readers = [user for user in users_of(norm.results[0]) if not isinstance(user, tensor.DimOp)]
-    return readers == [rows] and 0 <= shape_of(norm.x)[-1] <= NORM_ROW
+    return readers_of(norm.results[0]) == [rows] and 0 <= shape_of(norm.x)[-1] <= NORM_ROW
 
 
 def fuse(norm: LayerNormOp, rows: QuantiseRowsOp) -> None:
@@ -63,6 +61,4 @@ def fuse(norm: LayerNormOp, rows: QuantiseRowsOp) -> None:
     rows.results[0].replace_all_uses_with(fused.results[0])
     rows.results[1].replace_all_uses_with(fused.results[1])
     Rewriter.erase_op(rows)
-    for use in list(norm.results[0].uses):
-        use.operation.operands[use.index] = norm.x
-    Rewriter.erase_op(norm)
+    erase_for(norm, norm.x)

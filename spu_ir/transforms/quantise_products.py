@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects import tensor
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from spu_ir.dialects.types import shape_of
 from spu_ir.dialects.vpu import BinaryFn, BinaryOp, QuantiseOp, QuantiseProductOp
-from spu_ir.transforms.rewriting import users_of
+from spu_ir.transforms.rewriting import erase_for, readers_of
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ def is_alone(product: BinaryOp, quantise: QuantiseOp) -> bool:
         return False
     if shape_of(quantise.scale) or quantise.axis.value.data >= 0:
         return False
-    users = users_of(product.results[0])
-    return [user for user in users if not isinstance(user, tensor.DimOp)] == [quantise]
+    return readers_of(product.results[0]) == [quantise]
 
 
 def fuse(product: BinaryOp, quantise: QuantiseOp) -> None:
@@ -59,6 +57,4 @@ def fuse(product: BinaryOp, quantise: QuantiseOp) -> None:
     Rewriter.insert_op(fused, InsertPoint.before(quantise))
     quantise.results[0].replace_all_uses_with(fused.results[0])
     Rewriter.erase_op(quantise)
-    for use in list(product.results[0].uses):
-        use.operation.operands[use.index] = product.a
-    Rewriter.erase_op(product)
+    erase_for(product, product.a)

@@ -15,7 +15,7 @@ from xdsl.dialects.builtin import (
     TensorType,
 )
 from xdsl.ir import Attribute, Block, BlockArgument, Operation, OpResult, SSAValue
-from xdsl.rewriter import InsertPoint
+from xdsl.rewriter import InsertPoint, Rewriter
 
 from spu_ir.dialects.antoum import ConstantOp
 from spu_ir.dialects.destination import DestinationOp
@@ -76,6 +76,18 @@ def user_of(value: SSAValue) -> Operation | None:
 def users_of(value: SSAValue) -> list[Operation]:
     """The ops that use `value`, one entry a use."""
     return [use.operation for use in value.uses]
+
+
+def readers_of(value: SSAValue) -> list[Operation]:
+    """The users of `value` that read its elements, not only its extents."""
+    return [user for user in users_of(value) if not isinstance(user, tensor.DimOp)]
+
+
+def erase_for(op: Operation, source: SSAValue) -> None:
+    """Erase an op that nothing reads; who needs the extents of its result asks `source` instead."""
+    for use in list(op.results[0].uses):
+        use.operation.operands[use.index] = source
+    Rewriter.erase_op(op)
 
 
 def rebuilt(
